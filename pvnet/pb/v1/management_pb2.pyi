@@ -1,0 +1,134 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Management(_message.Message):
+    __slots__ = ("token", "list_partitions", "show_partition", "power_on", "power_off", "issue_hcall", "show_status", "shut_down")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LIST_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    SHOW_PARTITION_FIELD_NUMBER: _ClassVar[int]
+    POWER_ON_FIELD_NUMBER: _ClassVar[int]
+    POWER_OFF_FIELD_NUMBER: _ClassVar[int]
+    ISSUE_HCALL_FIELD_NUMBER: _ClassVar[int]
+    SHOW_STATUS_FIELD_NUMBER: _ClassVar[int]
+    SHUT_DOWN_FIELD_NUMBER: _ClassVar[int]
+    token: int
+    list_partitions: ListPartitions
+    show_partition: ShowPartition
+    power_on: PowerOn
+    power_off: PowerOff
+    issue_hcall: IssueHcall
+    show_status: ShowStatus
+    shut_down: ShutDown
+    def __init__(self, token: _Optional[int] = ..., list_partitions: _Optional[_Union[ListPartitions, _Mapping]] = ..., show_partition: _Optional[_Union[ShowPartition, _Mapping]] = ..., power_on: _Optional[_Union[PowerOn, _Mapping]] = ..., power_off: _Optional[_Union[PowerOff, _Mapping]] = ..., issue_hcall: _Optional[_Union[IssueHcall, _Mapping]] = ..., show_status: _Optional[_Union[ShowStatus, _Mapping]] = ..., shut_down: _Optional[_Union[ShutDown, _Mapping]] = ...) -> None: ...
+
+class ListPartitions(_message.Message):
+    __slots__ = ("first",)
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    def __init__(self, first: _Optional[int] = ...) -> None: ...
+
+class ShowPartition(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class PowerOn(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class PowerOff(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class IssueHcall(_message.Message):
+    __slots__ = ("opcode", "args", "retry_busy")
+    OPCODE_FIELD_NUMBER: _ClassVar[int]
+    ARGS_FIELD_NUMBER: _ClassVar[int]
+    RETRY_BUSY_FIELD_NUMBER: _ClassVar[int]
+    opcode: int
+    args: _containers.RepeatedScalarFieldContainer[int]
+    retry_busy: bool
+    def __init__(self, opcode: _Optional[int] = ..., args: _Optional[_Iterable[int]] = ..., retry_busy: bool = ...) -> None: ...
+
+class ShowStatus(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ShutDown(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ManagementReply(_message.Message):
+    __slots__ = ("token", "status", "text", "partitions", "next", "rc", "outs", "status_json")
+    class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        OK: _ClassVar[ManagementReply.Status]
+        NOT_FOUND: _ClassVar[ManagementReply.Status]
+        CONFLICT: _ClassVar[ManagementReply.Status]
+        FAILED: _ClassVar[ManagementReply.Status]
+        NOT_SUPPORTED: _ClassVar[ManagementReply.Status]
+        MALFORMED: _ClassVar[ManagementReply.Status]
+    OK: ManagementReply.Status
+    NOT_FOUND: ManagementReply.Status
+    CONFLICT: ManagementReply.Status
+    FAILED: ManagementReply.Status
+    NOT_SUPPORTED: ManagementReply.Status
+    MALFORMED: ManagementReply.Status
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    RC_FIELD_NUMBER: _ClassVar[int]
+    OUTS_FIELD_NUMBER: _ClassVar[int]
+    STATUS_JSON_FIELD_NUMBER: _ClassVar[int]
+    token: int
+    status: ManagementReply.Status
+    text: str
+    partitions: _containers.RepeatedCompositeFieldContainer[Partition]
+    next: int
+    rc: int
+    outs: _containers.RepeatedScalarFieldContainer[int]
+    status_json: str
+    def __init__(self, token: _Optional[int] = ..., status: _Optional[_Union[ManagementReply.Status, str]] = ..., text: _Optional[str] = ..., partitions: _Optional[_Iterable[_Union[Partition, _Mapping]]] = ..., next: _Optional[int] = ..., rc: _Optional[int] = ..., outs: _Optional[_Iterable[int]] = ..., status_json: _Optional[str] = ...) -> None: ...
+
+class Partition(_message.Message):
+    __slots__ = ("name", "lpar_id", "state", "management", "memory_bytes", "pid", "restarts")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        OFF: _ClassVar[Partition.State]
+        STARTING: _ClassVar[Partition.State]
+        RUNNING: _ClassVar[Partition.State]
+        STOPPING: _ClassVar[Partition.State]
+        FAILED: _ClassVar[Partition.State]
+    OFF: Partition.State
+    STARTING: Partition.State
+    RUNNING: Partition.State
+    STOPPING: Partition.State
+    FAILED: Partition.State
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LPAR_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    MANAGEMENT_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    lpar_id: int
+    state: Partition.State
+    management: bool
+    memory_bytes: int
+    pid: int
+    restarts: int
+    def __init__(self, name: _Optional[str] = ..., lpar_id: _Optional[int] = ..., state: _Optional[_Union[Partition.State, str]] = ..., management: bool = ..., memory_bytes: _Optional[int] = ..., pid: _Optional[int] = ..., restarts: _Optional[int] = ...) -> None: ...

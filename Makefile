@@ -1,0 +1,71 @@
+# Everything runs in a private virtual environment below $(VENV); nothing is installed anywhere else.
+#
+#   make demo              run the whole lab once
+#   make test              all tests            (ARGS=... goes to pytest)
+#   make lint              ruff, mypy, import rules, generated code up to date
+#   make test PYTHON=python3.13 VENV=.venv313   with another Python
+#
+# The stamp files, not the directory, say that a virtual environment is complete: a failed `python3 -m venv` leaves a
+# directory behind that looks like one.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup dev demo test cover lint format bench proto clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+# Runtime and the embedded broker: all that a user needs.
+$(VENV)/.ok: pyproject.toml
+	@PYTHON="$(PYTHON)" sh .ci/venv.sh $(VENV)
+	@echo "installing pvnet into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[broker]'
+	@touch $@
+
+# What a developer needs on top.
+$(VENV)/.dev: $(VENV)/.ok
+	@echo "installing the development tools into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.ok
+
+dev: $(VENV)/.dev
+
+demo: $(VENV)/.ok
+	@$(BIN)/pvnet demo $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+# Branch coverage of the packages that are pure functions of their input; the others are judged by what they do.
+cover: $(VENV)/.dev
+	$(BIN)/python -m pytest -q tests/core tests/memory tests/papr tests/vmc \
+	  --cov=pvnet.core --cov=pvnet.memory --cov=pvnet.papr --cov=pvnet.vmc --cov-branch \
+	  --cov-report=term-missing:skip-covered --cov-fail-under=95 $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python proto/generate.py --check
+	$(BIN)/python proto/compat.py
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.dev
+	$(BIN)/pvnet bench $(ARGS)
+
+proto: $(VENV)/.dev
+	$(BIN)/python proto/generate.py
+	$(BIN)/python proto/compat.py --write
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

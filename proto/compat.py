@@ -1,8 +1,8 @@
 """Compare the message schema with the one that was promised (``tests/vectors/schema-v1.json``).
 
-Peers of different releases talk to each other, so within one schema version a field keeps its number, its type, its name
-and its oneof, and nothing is removed; additions are fine and are recorded by ``--write`` (``make proto``).  Without
-``--write``: exit 1 when something promised changed, or an addition is not recorded yet.
+Peers of different releases talk to each other, so within one schema version a field keeps its number, its type, its
+name and its oneof, and nothing is removed; additions are fine and are recorded by ``--write`` (``make proto``).
+Without ``--write``: exit 1 when something promised changed, or an addition is not recorded yet.
 """
 
 from __future__ import annotations
@@ -13,6 +13,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    EnumDescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorProto,
+)
+
 ROOT = Path(__file__).resolve().parent.parent
 PROMISE = ROOT / "tests/vectors/schema-v1.json"
 
@@ -22,12 +29,10 @@ Schema = dict[str, str]
 
 def current() -> Schema:
     """Read the schema of the generated modules in ``pvnet/pb/v1``."""
-    from google.protobuf import descriptor_pb2
-
     found: Schema = {}
     for path in sorted((ROOT / "proto/pvnet/pb/v1").glob("*.proto")):
         module = importlib.import_module(f"pvnet.pb.v1.{path.stem}_pb2")
-        file = descriptor_pb2.FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
+        file = FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
         for message in file.message_type:
             found.update(_message(message, f"{file.package}.{message.name}"))
         for enum in file.enum_type:
@@ -35,12 +40,10 @@ def current() -> Schema:
     return found
 
 
-def _message(message, name: str) -> Iterator[tuple[str, str]]:  # type: ignore[no-untyped-def]  # descriptor types are generated
-    kinds = message.field[0].Type if message.field else None
-    labels = message.field[0].Label if message.field else None
+def _message(message: DescriptorProto, name: str) -> Iterator[tuple[str, str]]:
     for field in message.field:
-        kind = field.type_name.lstrip(".") or kinds.Name(field.type).removeprefix("TYPE_").lower()
-        repeated = "repeated " if labels.Name(field.label) == "LABEL_REPEATED" else ""
+        kind = field.type_name.lstrip(".") or FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
+        repeated = "repeated " if field.label == FieldDescriptorProto.LABEL_REPEATED else ""
         oneof = ""
         if field.HasField("oneof_index") and not field.proto3_optional:
             oneof = f" in oneof {message.oneof_decl[field.oneof_index].name}"
@@ -53,7 +56,7 @@ def _message(message, name: str) -> Iterator[tuple[str, str]]:  # type: ignore[n
         yield from _enum(enum, f"{name}.{enum.name}")
 
 
-def _enum(enum, name: str) -> Iterator[tuple[str, str]]:  # type: ignore[no-untyped-def]  # as above
+def _enum(enum: EnumDescriptorProto, name: str) -> Iterator[tuple[str, str]]:
     for value in enum.value:
         yield f"{name}.{value.name}", f"{value.number}"
 

@@ -1,0 +1,416 @@
+"""The endpoint: one node's presence in a lab, joining a port, the link layer and the event loop.
+
+It is the only place where link machine, clock and transport meet.  Everything above sees three verbs:
+
+* ``call``: send a message and wait for its reply, with a deadline; runs exactly once while both incarnations live;
+* ``post``: send a message in order, exactly once, without waiting;
+* ``on``: have a function called for each message of a kind, in order of arrival, from the event loop.
+
+plus peers coming and going (``on_peer_up``, ``on_peer_down``).  Handlers are plain functions: nothing is awaited per
+message; a handler that must wait starts a task with ``spawn``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any, Self
+
+import structlog
+
+import pvnet
+from pvnet.core.errors import DeadlineError, LocalError, PeerDiedError, RefusedError, UnreachableError
+from pvnet.core.machine import Note
+from pvnet.core.names import NodeName, check_name
+from pvnet.pb.v1.envelope_pb2 import Envelope
+from pvnet.pb.v1.lifecycle_pb2 import Lifecycle
+from pvnet.transport.base import Port
+from pvnet.transport.envelope import REPLY_BODIES, SCHEMA_VERSION
+from pvnet.transport.link import (
+    Deliver,
+    Link,
+    LinkConfig,
+    LinkOutput,
+    PeerDown,
+    PeerUp,
+    Superseded,
+    Transmit,
+    Watch,
+)
+
+Handler = Callable[[Envelope], None]
+READY = int(Lifecycle.READY)
+
+
+class _Pending:
+    """A call that waits for its reply."""
+
+    __slots__ = ("destination", "future", "timer")
+
+    def __init__(self, destination: str, future: asyncio.Future[Envelope], timer: asyncio.TimerHandle) -> None:
+        self.destination = destination
+        self.future = future
+        self.timer = timer
+
+
+class Endpoint:
+    """See the module's text.  ``role`` is what ``Lifecycle`` says of us ("hypervisor", "partition", ...)."""
+
+    def __init__(
+        self,
+        port: Port,
+        *,
+        lab: str,
+        name: str,
+        role: str,
+        incarnation: int | None = None,
+        link: LinkConfig | None = None,
+    ) -> None:
+        self.lab = check_name(lab, "lab")
+        self.name = check_name(name)
+        self.role = role
+        self.incarnation = incarnation or time.time_ns()
+        self.link = Link(self.lab, self.name, self.incarnation, link)
+        self.log = structlog.get_logger().bind(node=self.name)
+        self.counters: Counter[str] = Counter()
+        self.on_peer_up: list[Callable[[PeerUp], None]] = []
+        self.on_peer_down: list[Callable[[PeerDown], None]] = []
+        self.superseded = asyncio.Event()
+        self.snoop: list[Callable[[str, Envelope], None]] = []
+        self._port = port
+        self._handlers: dict[str, Handler] = {}
+        self._pending: dict[int, _Pending] = {}
+        self._correlation = 0
+        self._phase: Lifecycle.Phase = Lifecycle.BIRTH
+        self._text = ""
+        self._connection = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._waiters: list[tuple[NodeName, int, asyncio.Future[None]]] = []
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self, *, timeout: float = 10.0) -> None:
+        """Connect and announce our birth.
+
+        Raises:
+            ConfigError, UnreachableError: see ``Port.open``.
+        """
+        self._loop = asyncio.get_running_loop()
+        await self._port.open(self, timeout=timeout)
+
+    def ready(self, text: str = "") -> None:
+        """Announce that we serve."""
+        self._phase = Lifecycle.READY
+        self._text = text
+        self._announce()
+
+    async def stop(self, text: str = "stopped") -> None:
+        """Announce our end, fail what still waits, disconnect.  Idempotent; never raises."""
+        if self._closed:
+            return
+        self._closed = True
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        for pending in list(self._pending.values()):
+            pending.timer.cancel()
+            if not pending.future.done():
+                pending.future.set_exception(UnreachableError(f"{self.name} is shutting down"))
+                pending.future.exception()
+        self._pending.clear()
+        for _, _, waiter in self._waiters:
+            waiter.cancel()
+        await self._port.close(self._state(Lifecycle.DEATH, text))
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run a coroutine as a task of this node: cancelled by ``stop``, its failure is logged."""
+        task = self._loop.create_task(coroutine, name=f"{self.name}:{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.counters["task_failed"] += 1
+            self.log.error("task_failed", task=task.get_name(), exc_info=error)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    # --- the three verbs ---------------------------------------------------------------------------------------------
+
+    def on(self, kind: str, handler: Handler) -> None:
+        """Have ``handler(envelope)`` called for each body of ``kind`` (field name of ``Envelope.body``)."""
+        if kind not in Envelope.DESCRIPTOR.fields_by_name or kind in REPLY_BODIES:
+            raise LocalError(f"{kind!r} is not a body that can be handled")
+        self._handlers[kind] = handler
+
+    def post(self, destination: str, envelope: Envelope) -> None:
+        """Send a message in order, exactly once while both live.  For a peer that is not there: dropped, counted."""
+        if not self.link.peer_incarnation(destination):
+            self.counters["posted_to_nobody"] += 1
+            return
+        self._send(NodeName(destination), envelope)
+
+    def reply(self, call: Envelope, envelope: Envelope) -> None:
+        """Answer ``call``; dropped when the caller's incarnation is gone."""
+        if self.link.peer_incarnation(call.source) != call.source_incarnation:
+            self.counters["reply_to_nobody"] += 1
+            return
+        envelope.correlation = call.correlation
+        if call.trace:
+            envelope.trace = call.trace
+        self._send(NodeName(call.source), envelope)
+
+    def refuse(self, call: Envelope, text: str) -> None:
+        """Answer ``call`` with a refusal (the caller gets :class:`RefusedError` with this text)."""
+        envelope = Envelope()
+        envelope.refusal.text = text
+        self.reply(call, envelope)
+
+    def call_soon(
+        self, destination: str, envelope: Envelope, timeout: float, *, wait_for_peer: bool = False
+    ) -> asyncio.Future[Envelope]:
+        """Start a call; the future ends with the reply's envelope, or as :meth:`call` raises.
+
+        With ``wait_for_peer`` the call waits for a peer that is not there (until the deadline); otherwise it fails at
+        once with :class:`PeerDiedError`.
+        """
+        future: asyncio.Future[Envelope] = self._loop.create_future()
+        if self._closed:
+            future.set_exception(UnreachableError(f"{self.name} has been stopped"))
+            return future
+        if not wait_for_peer and not self.link.peer_incarnation(destination):
+            self._outputs(self.link.watch(NodeName(destination)))
+            future.set_exception(PeerDiedError(f"{destination} is not there"))
+            return future
+        self._correlation += 1
+        number = self._correlation
+        envelope.correlation = number
+        envelope.deadline_ms = min(int(timeout * 1000), 0xFFFFFFFF)
+        timer = self._loop.call_later(timeout, self._expired, number, timeout)
+        self._pending[number] = _Pending(destination, future, timer)
+        future.add_done_callback(lambda _f: self._call_ended(number))
+        try:
+            self._send(NodeName(destination), envelope)
+        except UnreachableError as error:
+            future.set_exception(error)
+        return future
+
+    async def call(
+        self, destination: str, envelope: Envelope, timeout: float = 10.0, *, wait_for_peer: bool = True
+    ) -> Envelope:
+        """Send a call and return the envelope of its reply.
+
+        Raises:
+            DeadlineError: no reply within ``timeout`` seconds (the call may still run).
+            PeerDiedError: the peer's incarnation ended before it replied (the call may have run).
+            RefusedError: the peer could not run it at all.
+        """
+        return await self.call_soon(destination, envelope, timeout, wait_for_peer=wait_for_peer)
+
+    def _call_ended(self, number: int) -> None:
+        pending = self._pending.pop(number, None)
+        if pending is not None:
+            pending.timer.cancel()
+            if pending.future.cancelled():
+                self.link.cancel(pending.destination, number)
+
+    def _expired(self, number: int, timeout: float) -> None:
+        pending = self._pending.get(number)
+        if pending is None or pending.future.done():
+            return
+        unsent = self.link.cancel(pending.destination, number)
+        there = bool(self.link.peer_incarnation(pending.destination))
+        why = "did not answer" if there else "is not there"
+        if unsent and there:
+            why = "does not take messages"
+        pending.future.set_exception(DeadlineError(f"{pending.destination} {why} (waited {timeout:g} s)"))
+
+    # --- peers -------------------------------------------------------------------------------------------------------
+
+    def watch(self, node: str) -> None:
+        """Learn of ``node``'s life without sending to it."""
+        self._outputs(self.link.watch(NodeName(node)))
+
+    async def wait_peer(self, node: str, *, phase: int = READY, timeout: float = 10.0) -> None:
+        """Wait until ``node`` is there and has reached ``phase``.
+
+        Raises:
+            DeadlineError: it did not within ``timeout`` seconds.
+        """
+        self.watch(node)
+        if self.link.peer_phase(node) >= phase:
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        entry = (NodeName(node), phase, waiter)
+        self._waiters.append(entry)
+        try:
+            async with asyncio.timeout(timeout):
+                await waiter
+        except TimeoutError:
+            raise DeadlineError(f"{node} did not become ready (waited {timeout:g} s)") from None
+        finally:
+            self._waiters.remove(entry)
+
+    # --- PortHandler -------------------------------------------------------------------------------------------------
+
+    def frame_received(self, source: str, channel: str, payload: bytes) -> None:
+        """Take a frame from the port."""
+        self._outputs(self.link.receive(source, channel, payload, self._loop.time()))
+
+    def state_received(self, node: str, payload: bytes) -> None:
+        """Take a state from the port."""
+        outputs = self.link.state_received(node, payload, self._loop.time())
+        if node == self.name and not outputs and not self._closed and self._is_stale_self(payload):
+            self._announce()
+        self._outputs(outputs)
+
+    def _is_stale_self(self, payload: bytes) -> bool:
+        """Whether the broker retains something else than what we last said (a late will of an earlier connection)."""
+        state = Envelope()
+        state.ParseFromString(payload)  # the link has accepted it
+        return state.lifecycle.phase != self._phase or state.lifecycle.connection != self._connection
+
+    def next_will(self, connection: int) -> bytes:
+        """Return the LOST state of the coming connection."""
+        self._connection = connection
+        return self._state(Lifecycle.LOST, "connection lost")
+
+    def port_connected(self, connection: int) -> None:
+        """Announce ourselves and repeat what the old connection may have lost."""
+        self._connection = connection
+        if connection > 1:
+            self.counters["reconnects"] += 1
+            self.log.info("broker_reconnected", connection=connection)
+        self._announce()
+        self._outputs(self.link.connected(self._loop.time()))
+
+    def port_disconnected(self, reason: str) -> None:
+        """Hold the clocks of the link."""
+        self.link.disconnected()
+        if not self._closed:
+            self.log.warning("broker_lost", reason=reason)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _announce(self) -> None:
+        self._port.set_state(self._state(self._phase, self._text))
+
+    def _state(self, phase: Lifecycle.Phase, text: str) -> bytes:
+        envelope = Envelope(
+            schema=SCHEMA_VERSION,
+            lab=self.lab,
+            source=self.name,
+            source_incarnation=self.incarnation,
+            monotonic_ns=time.monotonic_ns(),
+            wall_ns=time.time_ns(),
+        )
+        state = envelope.lifecycle
+        state.phase = phase
+        state.role = self.role
+        state.connection = self._connection
+        state.text = text
+        state.pid = os.getpid()
+        state.host = socket.gethostname()
+        state.version = pvnet.__version__
+        return envelope.SerializeToString()
+
+    def _send(self, destination: NodeName, envelope: Envelope) -> None:
+        envelope.monotonic_ns = time.monotonic_ns()
+        envelope.wall_ns = time.time_ns()
+        if self.snoop:
+            for tap in self.snoop:
+                tap("out", envelope)
+        self.counters["sent"] += 1
+        self._outputs(self.link.send(destination, envelope, self._loop.time()))
+
+    def _outputs(self, outputs: list[LinkOutput]) -> None:
+        for output in outputs:
+            match output:
+                case Transmit(destination, channel, payload):
+                    self._port.send(destination, channel, payload)
+                case Deliver(envelope):
+                    self._deliver(envelope)
+                case PeerUp():
+                    self._peer_up(output)
+                case PeerDown():
+                    self._peer_down(output)
+                case Watch(node):
+                    self._port.watch(node)
+                case Superseded(incarnation):
+                    self.log.error("superseded", by_incarnation=incarnation)
+                    self.superseded.set()
+                case Note(event, fields, level):
+                    self.counters[event] += 1
+                    getattr(self.log, level)(event, **dict(fields))
+        due = self.link.deadline()
+        if due is not None and (self._timer is None or due < self._timer_at) and not self._closed:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = due
+            self._timer = self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._outputs(self.link.tick(self._loop.time()))
+
+    def _deliver(self, envelope: Envelope) -> None:
+        self.counters["received"] += 1
+        if self.snoop:
+            for tap in self.snoop:
+                tap("in", envelope)
+        kind = envelope.WhichOneof("body") or ""
+        if kind in REPLY_BODIES:
+            pending = self._pending.get(envelope.correlation)
+            if pending is None or pending.future.done() or pending.destination != envelope.source:
+                self.counters["late_reply"] += 1
+            elif kind == "refusal":
+                pending.future.set_exception(RefusedError(envelope.refusal.text))
+            else:
+                pending.future.set_result(envelope)
+            return
+        handler = self._handlers.get(kind)
+        if handler is None:
+            self.counters["unhandled"] += 1
+            if envelope.correlation:
+                self.refuse(envelope, f"{self.name} ({self.role}) does not take {kind}")
+            return
+        try:
+            handler(envelope)
+        except Exception as error:  # one bad message must not end the node
+            self.counters["handler_failed"] += 1
+            self.log.error("handler_failed", kind=kind, source=envelope.source, exc_info=error)
+            if envelope.correlation:
+                self.refuse(envelope, f"{self.name} failed on {kind}: {type(error).__name__}")
+
+    def _peer_up(self, event: PeerUp) -> None:
+        for node, phase, waiter in self._waiters:
+            if node == event.node and event.phase >= phase and not waiter.done():
+                waiter.set_result(None)
+        for callback in self.on_peer_up:
+            callback(event)
+
+    def _peer_down(self, event: PeerDown) -> None:
+        for number, pending in list(self._pending.items()):
+            if pending.destination == event.node and not pending.future.done():
+                pending.future.set_exception(PeerDiedError(f"{event.node} has died: {event.reason}"))
+                self._pending.pop(number, None)
+        for callback in self.on_peer_down:
+            callback(event)

@@ -1,7 +1,7 @@
 """Addresses of brokers as the user writes them: ``mqtt://[user[:password]@]host[:port]`` and ``mqtts://…``.
 
-One string must be enough everywhere (an option, an environment variable, a topology), so the CA file of a private broker
-may stand in the query: ``mqtts://broker.example?ca_file=/etc/ssl/lab-ca.pem``.  User, password and path are
+One string must be enough everywhere (an option, an environment variable, a topology), so the CA file of a private
+broker may stand in the query: ``mqtts://broker.example?ca_file=/etc/ssl/lab-ca.pem``.  User and password are
 percent-decoded.  A user name or password given separately (from a file) must not contradict the address.
 
 Doubt decided: a password over plain ``mqtt://`` is allowed, because brokers on loopback and in private networks are the

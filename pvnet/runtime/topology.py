@@ -1,0 +1,345 @@
+"""The topology of a lab: which partitions a hypervisor has, what connects them, and which broker carries it all.
+
+A topology is a TOML file, or :func:`default_topology` when there is none.  The models below are the whole vocabulary;
+their JSON Schema (:func:`json_schema`, ``pvnet schema``) is what editors use.  Reading is strict: an unknown key or a
+value of another type is an error that names file, line, field, what stands there and what was expected.
+
+Decided here: every lab has one hypervisor, named ``hypervisor``, one ``broker``, one ``supervisor``, and at most one
+manager; those names are taken.  A management partition is one with the VMC adapter; there is at most one, as in a real
+machine.  A manager needs one.  Numbers of the VMC are bounded by what the Linux driver accepts on the partition's side
+and by the wire format on the hypervisor's side, so that a hypervisor may offer more than any driver takes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    WithJsonSchema,
+    model_validator,
+)
+
+from pvnet.core.errors import ConfigError
+from pvnet.core.names import NAME_PATTERN, RESERVED_NAMES, UnitAddress
+
+HYPERVISOR: Final = "hypervisor"
+"""Node name of the hypervisor."""
+SUPERVISOR: Final = "supervisor"
+"""Node name of the process that started the lab."""
+BROKER: Final = "broker"
+"""Name of the broker in ``ps`` and ``logs``."""
+
+_SIZE: Final = re.compile(r"^(\d+)\s*(B|KiB|MiB|GiB)$")
+_UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_PAGE: Final = 4096
+_MEMORY_MIN: Final = 1 << 20
+_MEMORY_MAX: Final = 64 << 30
+
+
+def parse_size(value: object) -> object:
+    """``"16MiB"`` to bytes; integers are bytes already."""
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip())
+        if match is None:
+            raise ValueError('a size such as "16MiB" (B, KiB, MiB or GiB)')
+        return int(match[1]) * _UNITS[match[2]]
+    return value
+
+
+def _memory(value: int) -> int:
+    if not _MEMORY_MIN <= value <= _MEMORY_MAX or value % _PAGE:
+        raise ValueError("1MiB to 64GiB, a multiple of 4096 bytes")
+    return value
+
+
+def parse_unit(value: object) -> object:
+    """``"0x30000002"`` to the unit address; integers are taken as they are."""
+    if isinstance(value, str):
+        try:
+            return int(value, 0)
+        except ValueError:
+            raise ValueError('a unit address such as "0x30000002"') from None
+    return value
+
+
+def _unit(value: int) -> UnitAddress:
+    if not 0 < value < 1 << 32:
+        raise ValueError("a unit address of 32 bits, not 0")
+    return UnitAddress(value)
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, value) or value in RESERVED_NAMES:
+        raise ValueError("1 to 32 of a-z 0-9 _ - (and not 'state')")
+    return value
+
+
+def _hmc_id(value: str) -> str:
+    if not 1 <= len(value.encode()) <= 32:
+        raise ValueError("1 to 32 bytes of text")
+    return value
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    AfterValidator(_memory),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": _SIZE.pattern}, {"type": "integer"}]}),
+]
+Unit = Annotated[
+    int,
+    BeforeValidator(parse_unit),
+    AfterValidator(_unit),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": "^0x[0-9a-fA-F]{1,8}$"}, {"type": "integer"}]}),
+]
+Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})]
+
+
+class Strict(BaseModel):
+    """Base of the models: unknown keys and other types are refused, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+
+
+class LabConfig(Strict):
+    """The lab as a whole."""
+
+    name: Name = "lab"
+    ready_timeout_s: float = Field(default=20.0, gt=0, le=600)
+    """Longest wait for one node to say that it serves."""
+    stop_timeout_s: float = Field(default=5.0, gt=0, le=600)
+    """Longest wait for one node to end by itself before it is killed."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class BrokerConfig(Strict):
+    """Which broker: ``auto`` takes mosquitto when it is installed, else the embedded one; or the address of one."""
+
+    use: str = Field(default="auto", pattern=r"^(auto|embedded|mosquitto|mqtts?://.+)$")
+    port: int = Field(default=0, ge=0, le=65535)
+    """Port of a broker that the lab starts; 0 takes a free one.  It listens on loopback only."""
+    ca_file: str | None = None
+    username: str | None = None
+    password: str | None = Field(default=None, repr=False)
+    password_file: str | None = None
+    """File whose first line is the password."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        remote = "://" in self.use
+        if not remote and (self.ca_file or self.username or self.password or self.password_file):
+            raise ValueError('ca_file, username and password only with use = "mqtt://..." or "mqtts://..."')
+        if remote and self.port:
+            raise ValueError("the port inside the address, not as port = ...")
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("password or password_file, not both")
+        return self
+
+
+class Restart(Strict):
+    """What happens when a node's process ends without being asked to."""
+
+    policy: Literal["never", "on-failure", "always"] = "on-failure"
+    max_restarts: int = Field(default=5, ge=0, le=1000)
+    """So many within ``window_s``; one more and the node is given up."""
+    window_s: float = Field(default=60.0, gt=0, le=86400)
+
+
+class HypervisorVmc(Strict):
+    """What the hypervisor offers on the virtual management channel.  Spec: vmc 3.6, 5."""
+
+    max_hmcs: int = Field(default=2, ge=1, le=255)
+    pool_size: int = Field(default=32, ge=1, le=64)
+    max_mtu: int = Field(default=4096, ge=32, le=16384)
+    crq_slots: int = Field(default=256, ge=2, le=4096)
+    """Size of its own CRQ as told in the capabilities exchange."""
+    buffers_per_session: int = Field(default=8, ge=1, le=64)
+    """How many buffers it adds when an HMC connection opens."""
+    raw_payload: Literal["echo", "discard"] = "echo"
+    """What happens to a message that is neither a router message nor one of pvnet's own commands."""
+
+
+class HypervisorConfig(Strict):
+    """The hypervisor."""
+
+    profile: Literal["lopar", "qemu"] = "lopar"
+    vmc: HypervisorVmc = HypervisorVmc()
+    restart: Restart = Restart()
+
+
+class PartitionVmc(Strict):
+    """The VMC adapter of the management partition; limits as the Linux driver's module parameters.  Spec: vmc 5."""
+
+    unit: Unit = Field(default=0x30000000, validate_default=True)
+    max_hmcs: int = Field(default=1, ge=1, le=2)
+    pool_size: int = Field(default=32, ge=16, le=64)
+    max_mtu: int = Field(default=4096, ge=4096, le=16384)
+    dialect: Literal["hardened", "linux", "lopar"] = "hardened"
+
+
+class PartitionConfig(Strict):
+    """One logical partition: a process with its own memory."""
+
+    name: Name
+    lpar_id: int | None = Field(default=None, ge=1, le=65535)
+    """Its number; without one the next free, from 1."""
+    memory: Size = Field(default=16 << 20)
+    management: bool = False
+    vmc: PartitionVmc | None = None
+    """Only the management partition has one; it gets the default when none is written."""
+    autostart: bool = True
+    restart: Restart = Restart()
+
+
+class CrqPair(Strict):
+    """A CRQ between two partitions: ``partition:unit`` on each end."""
+
+    a: str = Field(pattern=r"^[^:]+:[^:]+$")
+    b: str = Field(pattern=r"^[^:]+:[^:]+$")
+
+    @model_validator(mode="after")
+    def _ends_parse(self) -> Self:
+        self.ends()
+        return self
+
+    def ends(self) -> tuple[tuple[str, UnitAddress], tuple[str, UnitAddress]]:
+        """Both ends as (partition, unit address)."""
+        return _crq_end(self.a), _crq_end(self.b)
+
+
+def _crq_end(text: str) -> tuple[str, UnitAddress]:
+    partition, _, unit = text.partition(":")
+    try:
+        return partition, _unit(int(unit, 0))
+    except ValueError:
+        raise ValueError(f'"partition:unit" such as "lpar1:0x30000010", not {text!r}') from None
+
+
+class ManagerConfig(Strict):
+    """The management application."""
+
+    name: Name = "manager"
+    hmc_id: Annotated[str, AfterValidator(_hmc_id)] = "pvnet-manager"
+    """Padded with zero bytes to 32 on the wire."""
+    restart: Restart = Restart()
+
+
+class Topology(Strict):
+    """A lab.  Every table may be left out; ``[[partition]]`` is written once per partition."""
+
+    lab: LabConfig = LabConfig()
+    broker: BrokerConfig = BrokerConfig()
+    hypervisor: HypervisorConfig = HypervisorConfig()
+    partitions: list[PartitionConfig] = Field(default_factory=list, alias="partition")
+    crqs: list[CrqPair] = Field(default_factory=list, alias="crq")
+    manager: ManagerConfig | None = None
+
+    _numbers: dict[str, int] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        self._check_names()
+        self._check_management()
+        self._check_crqs()
+        self._numbers.update(self._assign_numbers())
+        return self
+
+    def partition(self, name: str) -> PartitionConfig:
+        """Return the partition of that name, or raise :class:`ConfigError` naming those that exist."""
+        for partition in self.partitions:
+            if partition.name == name:
+                return partition
+        known = ", ".join(p.name for p in self.partitions) or "none"
+        raise ConfigError(f"no partition {name!r} in lab {self.lab.name}; there are: {known}")
+
+    def lpar_id(self, name: str) -> int:
+        """Return the number of a partition, given or assigned."""
+        return self._numbers[self.partition(name).name]
+
+    @property
+    def management_partition(self) -> PartitionConfig | None:
+        """The one with the VMC adapter."""
+        return next((p for p in self.partitions if p.management), None)
+
+    def vmc_of(self, partition: PartitionConfig) -> PartitionVmc | None:
+        """Return the partition's VMC adapter: as written, the default for a management partition, or None."""
+        return (partition.vmc or PartitionVmc()) if partition.management else None
+
+    @property
+    def node_names(self) -> list[str]:
+        """Every node that is a process of its own, in the order in which they start."""
+        manager = [self.manager.name] if self.manager is not None else []
+        return [HYPERVISOR, *(p.name for p in self.partitions), *manager]
+
+    def _check_names(self) -> None:
+        taken = {HYPERVISOR: "the hypervisor", SUPERVISOR: "the supervisor", BROKER: "the broker"}
+        nodes = [(p.name, f"partition[{i}]") for i, p in enumerate(self.partitions)]
+        if self.manager is not None:
+            nodes.append((self.manager.name, "the manager"))
+        for name, owner in nodes:
+            if name in taken:
+                raise ValueError(f"a name of its own for {owner}: {name!r} is already {taken[name]}")
+            taken[name] = owner
+
+    def _check_management(self) -> None:
+        management = [p.name for p in self.partitions if p.management]
+        if len(management) > 1:
+            raise ValueError(f"at most one management partition, not {len(management)}: {', '.join(management)}")
+        for partition in self.partitions:
+            if partition.vmc is not None and not partition.management:
+                raise ValueError(f"management = true for {partition.name!r}, which has a VMC adapter")
+        if self.manager is not None and not management:
+            raise ValueError("a partition with management = true, because there is a [manager]")
+
+    def _check_crqs(self) -> None:
+        used: set[tuple[str, int]] = set()
+        names = {p.name for p in self.partitions}
+        for partition in self.partitions:
+            vmc = self.vmc_of(partition)
+            if vmc is not None:
+                used.add((partition.name, vmc.unit))
+        for i, pair in enumerate(self.crqs):
+            for partition_name, unit in pair.ends():
+                if partition_name not in names:
+                    raise ValueError(f"a partition of this lab in crq[{i}], not {partition_name!r}")
+                if (partition_name, unit) in used:
+                    raise ValueError(f"a free unit address in crq[{i}]: {partition_name}:{unit:#x} is used already")
+                used.add((partition_name, unit))
+
+    def _assign_numbers(self) -> dict[str, int]:
+        numbers: dict[str, int] = {}
+        for partition in self.partitions:
+            if partition.lpar_id is not None:
+                if partition.lpar_id in numbers.values():
+                    raise ValueError(
+                        f"a number of its own for {partition.name!r}: lpar_id {partition.lpar_id} is used twice"
+                    )
+                numbers[partition.name] = partition.lpar_id
+        free = (n for n in range(1, 65536) if n not in set(numbers.values()))
+        return {p.name: numbers[p.name] if p.name in numbers else next(free) for p in self.partitions}
+
+
+def default_topology(lab: str = "lab") -> Topology:
+    """Return the lab of ``pvnet up`` without a file: a management partition, a running guest, one that is off."""
+    return Topology(
+        lab=LabConfig(name=lab),
+        partition=[
+            PartitionConfig(name="mp", management=True),
+            PartitionConfig(name="lpar1"),
+            PartitionConfig(name="lpar2", autostart=False),
+        ],
+        manager=ManagerConfig(),
+    )
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of a topology file."""
+    schema = Topology.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -1,0 +1,199 @@
+"""Read a topology file and say exactly what is wrong with it.
+
+A :class:`TopologyError` lists every problem found; its text is the first of them in one line, because that is what a
+command prints, and ``pvnet check`` prints them all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from pvnet.core.errors import ConfigError
+from pvnet.runtime.toml_lines import locate
+from pvnet.runtime.topology import Topology
+from pvnet.transport.uri import BrokerUrl
+
+_MAX_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a topology file."""
+
+    file: str
+    line: int | None
+    field: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        """Return the one line for a person."""
+        where = f"{self.file}:{self.line}" if self.line is not None else self.file
+        field = f" {self.field}:" if self.field else ""
+        found = f" {self.found};" if self.found else ""
+        return f"{where}:{field}{found} expected {self.expected}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for ``--json``."""
+        return asdict(self)
+
+
+class TopologyError(ConfigError):
+    """A topology file is wrong; ``problems`` has them all."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        more = f"\n({len(problems) - 1} more: pvnet check {problems[0].file})" if len(problems) > 1 else ""
+        super().__init__(f"{problems[0]}{more}")
+
+
+def load_topology(path: Path) -> Topology:
+    """Read and check a topology file; relative paths in it are relative to its folder.
+
+    :raises TopologyError: the file cannot be read, is not TOML, or is not a topology.
+    """
+    name = str(path)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise TopologyError([Problem(name, None, "", error.strerror or str(error), "a topology file")]) from None
+    if len(raw) > _MAX_BYTES:
+        raise TopologyError([Problem(name, None, "", "more than 1 MiB", "a topology file")])
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise TopologyError([Problem(name, line, "", f"byte {raw[error.start]:#04x}", "UTF-8 text")]) from None
+    topology = parse_topology(text, name)
+    return _with_files_found(topology, text, path)
+
+
+def parse_topology(text: str, file: str = "<topology>") -> Topology:
+    """Read a topology from TOML text; ``file`` is its name in errors.
+
+    :raises TopologyError: the text is not TOML or not a topology.
+    """
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        match = re.search(r"^(.*) \(at line (\d+), column \d+\)$", str(error))
+        found, line = (match[1], int(match[2])) if match else (str(error), None)
+        raise TopologyError([Problem(file, line, "", found, "TOML")]) from None
+    try:
+        return Topology.model_validate(tree)
+    except ValidationError as error:
+        problems = [_problem(details, text, file) for details in error.errors(include_url=False)]
+        raise TopologyError(problems) from None
+
+
+def _problem(details: ErrorDetails, text: str, file: str) -> Problem:
+    path = tuple(part for part in details["loc"] if isinstance(part, int) or not part.startswith("function-"))
+    line = locate(text, path)
+    field = _dotted(path)
+    match details["type"]:
+        case "extra_forbidden":
+            found, expected = "unknown key", _known_keys(path)
+        case "missing":
+            found, expected = "missing", "a value"
+        case "value_error":  # raised by our own validators: the message is what was expected
+            cause = details.get("ctx", {}).get("error")
+            found, expected = _shown(details["input"]), str(cause)
+        case "string_pattern_mismatch" if path == ("broker", "use"):
+            found, expected = _shown(details["input"]), "auto, embedded, mosquitto, mqtt://... or mqtts://..."
+        case "string_pattern_mismatch" if path[:1] == ("crq",):
+            found, expected = _shown(details["input"]), '"partition:unit" such as "lpar1:0x30000010"'
+        case "model_type":
+            found, expected = _shown(details["input"]), "a table"
+        case _:
+            found = _shown(details["input"])
+            expected = (
+                details["msg"].replace("Input should be ", "").replace("a valid ", "a ").replace("dictionary", "table")
+            )
+    return Problem(file, line, field, found if path[-1:] != ("password",) else "a password", expected)
+
+
+def _dotted(path: tuple[str | int, ...]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _shown(value: object) -> str:
+    """Return a short form of what stands there; whole tables are not repeated."""
+    if isinstance(value, dict | BaseModel):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = f'"{value}"' if isinstance(value, str) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _known_keys(path: tuple[str | int, ...]) -> str:
+    """Say which key was probably meant, or all that there are."""
+    keys = _keys_at(path[:-1])
+    near = difflib.get_close_matches(str(path[-1]), keys, n=1, cutoff=0.6)
+    return f"{near[0]!r} perhaps" if near else "one of " + ", ".join(keys)
+
+
+def _keys_at(path: tuple[str | int, ...]) -> list[str]:
+    model: type[BaseModel] = Topology
+    for part in path:
+        if isinstance(part, int):
+            continue
+        for name, field in model.model_fields.items():
+            if (field.alias or name) == part:
+                model = _model_in(field.annotation) or model
+    return sorted(field.alias or name for name, field in model.model_fields.items())
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """Return the model in ``Model``, ``Model | None`` or ``list[Model]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)
+
+
+def _with_files_found(topology: Topology, text: str, path: Path) -> Topology:
+    """Make the paths in the broker table absolute and read the password, once, where the error can name the line."""
+    broker = topology.broker
+    if "://" not in broker.use:
+        return topology
+    password, ca_file = broker.password, broker.ca_file
+    if ca_file is not None:
+        ca_file = os.path.normpath(path.parent.absolute() / ca_file)
+    if broker.password_file is not None:
+        secret = path.parent / broker.password_file
+        try:
+            password = secret.read_text().split("\n", 1)[0]
+        except OSError as error:
+            found = f"{secret}: {error.strerror}"
+            line = locate(text, ("broker", "password_file"))
+            raise TopologyError([Problem(str(path), line, "broker.password_file", found, "a readable file")]) from None
+    try:
+        BrokerUrl.parse(broker.use, ca_file=ca_file, username=broker.username, password=password)
+    except ConfigError as error:
+        found, _, expected = str(error).partition("; ")
+        raise TopologyError(
+            [
+                Problem(
+                    str(path),
+                    locate(text, ("broker",)),
+                    "broker",
+                    found,
+                    expected.removeprefix("expected ") or "a usable broker",
+                )
+            ]
+        ) from None
+    resolved = broker.model_copy(update={"ca_file": ca_file, "password": password, "password_file": None})
+    return topology.model_copy(update={"broker": resolved})

@@ -1,0 +1,216 @@
+"""Topologies: the examples are valid, and what is wrong is named with file, line, field and expectation."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pvnet.core.errors import ConfigError
+from pvnet.runtime.toml_lines import locate
+from pvnet.runtime.topology import Topology, default_topology, json_schema
+from pvnet.runtime.topology_file import Problem, TopologyError, load_topology, parse_topology
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "deploy/topologies"
+
+
+def problems(text: str) -> list[Problem]:
+    with pytest.raises(TopologyError) as caught:
+        parse_topology(text, "f.toml")
+    return caught.value.problems
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda p: p.stem)
+def test_every_example_is_valid(path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / path.name
+    copy.write_text(path.read_text())
+    (tmp_path / "lab-ca.pem").write_text("")
+    (tmp_path / "lab-password").write_text("secret\n")
+    assert load_topology(copy).node_names[0] == "hypervisor"
+
+
+def test_default_file_is_the_built_in_default() -> None:
+    assert load_topology(EXAMPLES / "default.toml") == default_topology()
+
+
+def test_example_with_every_setting_has_every_setting() -> None:
+    def leaves(schema: dict, node: dict, path: str) -> set[str]:
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+        for option in node.get("anyOf", []):
+            if "$ref" in option:
+                return leaves(schema, option, path)
+        if "items" in node:
+            return leaves(schema, node["items"], path)
+        if "properties" not in node:
+            return {path}
+        return set().union(*(leaves(schema, n, f"{path}.{k}") for k, n in node["properties"].items()))
+
+    text = (EXAMPLES / "every-setting.toml").read_text() + (EXAMPLES / "remote-broker.toml").read_text()
+    schema = json_schema()
+    names = {leaf.rsplit(".", 1)[1] for leaf in leaves(schema, schema, "")} - {"password"}
+    assert {name for name in names if f"{name} =" not in text} == set()
+
+
+def test_default_lab() -> None:
+    topology = default_topology()
+    assert topology.node_names == ["hypervisor", "mp", "lpar1", "lpar2", "manager"]
+    assert [topology.lpar_id(p.name) for p in topology.partitions] == [1, 2, 3]
+    assert topology.management_partition is not None
+    assert topology.management_partition.name == "mp"
+    assert topology.vmc_of(topology.partition("lpar1")) is None
+    vmc = topology.vmc_of(topology.partition("mp"))
+    assert vmc is not None
+    assert vmc.unit == 0x30000000
+    with pytest.raises(ConfigError, match=r"no partition 'x' in lab lab; there are: mp, lpar1, lpar2"):
+        topology.partition("x")
+
+
+def test_numbers_are_assigned_around_the_given_ones() -> None:
+    topology = parse_topology(
+        '[[partition]]\nname="a"\n[[partition]]\nname="b"\nlpar_id=1\n[[partition]]\nname="c"\n[[partition]]\nname="d"'
+    )
+    assert {n: topology.lpar_id(n) for n in "abcd"} == {"a": 2, "b": 1, "c": 3, "d": 4}
+
+
+def test_survives_json_so_that_nodes_can_be_given_it() -> None:
+    topology = load_topology(EXAMPLES / "every-setting.toml")
+    again = Topology.model_validate_json(topology.model_dump_json(by_alias=True))
+    assert again == topology
+    assert again.lpar_id("db") == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[lab\n", "f.toml:1: Expected ']' at the end of a table declaration; expected TOML"),
+        ('[lab]\nname = "A"', "f.toml:2: lab.name: \"A\"; expected 1 to 32 of a-z 0-9 _ - (and not 'state')"),
+        ('[lab]\n\nnane = "a"', "f.toml:3: lab.nane: unknown key; expected 'name' perhaps"),
+        ("[hypervisor.vmc]\nmax_hmc = 3", "f.toml:2: hypervisor.vmc.max_hmc: unknown key; expected 'max_hmcs' perhaps"),
+        ("zzz = 1", "f.toml:1: zzz: unknown key; expected one of broker, crq, hypervisor, lab, manager, partition"),
+        ('[[partition]]\nmemory = "1MiB"', "f.toml:1: partition[0].name: missing; expected a value"),
+        (
+            '[[partition]]\nname="a"\n[[partition]]\nname="b"\nmemory="16MB"',
+            'f.toml:5: partition[1].memory: "16MB"; expected a size such as "16MiB" (B, KiB, MiB or GiB)',
+        ),
+        (
+            '[[partition]]\nname="a"\nmemory=4097',
+            "f.toml:3: partition[0].memory: 4097; expected 1MiB to 64GiB, a multiple of 4096 bytes",
+        ),
+        ('[[partition]]\nname="a"\nmanagement="yes"', 'f.toml:3: partition[0].management: "yes"; expected a boolean'),
+        (
+            '[[partition]]\nname="a"\nmanagement=true\n[partition.vmc]\npool_size=8',
+            "f.toml:5: partition[0].vmc.pool_size: 8; expected greater than or equal to 16",
+        ),
+        ('[broker]\nuse = "http://x"', 'f.toml:2: broker.use: "http://x"; expected auto, embedded, mosquitto, mqtt'),
+        ("[lab]\nready_timeout_s = 0", "f.toml:2: lab.ready_timeout_s: 0; expected greater than 0"),
+        ("manager = 3", "f.toml:1: manager: 3; expected a table"),
+        ('[[crq]]\na = "x"\nb = "y:1"', 'f.toml:2: crq[0].a: "x"; expected "partition:unit" such as'),
+    ],
+)
+def test_says_where_what_and_what_was_expected(text: str, says: str) -> None:
+    first = str(problems(text)[0])
+    assert first.startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[[partition]]\nname="a"\n[[partition]]\nname="a"', "a name of its own for partition[1]: 'a' is already"),
+        ('[[partition]]\nname="hypervisor"', "'hypervisor' is already the hypervisor"),
+        ('[[partition]]\nname="broker"', "'broker' is already the broker"),
+        ('[[partition]]\nname="a"\nmanagement=true\n[manager]\nname="a"', "a name of its own for the manager"),
+        (
+            '[[partition]]\nname="a"\nmanagement=true\n[[partition]]\nname="b"\nmanagement=true',
+            "at most one management partition, not 2: a, b",
+        ),
+        ('[[partition]]\nname="a"\n[partition.vmc]', "management = true for 'a'"),
+        ("[manager]", "a partition with management = true, because there is a [manager]"),
+        ('[[partition]]\nname="a"\nlpar_id=3\n[[partition]]\nname="b"\nlpar_id=3', "lpar_id 3 is used twice"),
+        ('[[crq]]\na="x:1"\nb="y:1"', "a partition of this lab in crq[0], not 'x'"),
+        (
+            '[[partition]]\nname="a"\nmanagement=true\n[[crq]]\na="a:0x30000000"\nb="a:2"',
+            "a free unit address in crq[0]: a:0x30000000 is used already",
+        ),
+        ('[[crq]]\na="x:0"\nb="y:1"', '"partition:unit" such as "lpar1:0x30000010", not \'x:0\''),
+        ('[broker]\nusername="u"', "ca_file, username and password only with use"),
+        ('[broker]\nuse="mqtt://h"\nport=3', "the port inside the address"),
+        (
+            '[broker]\nuse="mqtt://h"\nusername="u"\npassword="p"\npassword_file="f"',
+            "password or password_file, not both",
+        ),
+    ],
+)
+def test_refuses_contradictions(text: str, says: str) -> None:
+    (problem,) = problems(text)
+    assert says in problem.expected
+
+
+def test_all_problems_are_listed_and_the_text_has_two_lines() -> None:
+    with pytest.raises(TopologyError) as caught:
+        parse_topology('[lab]\nname="A"\nx=1\ny=2', "f.toml")
+    assert len(caught.value.problems) == 3
+    assert str(caught.value).splitlines()[1] == "(2 more: pvnet check f.toml)"
+    assert caught.value.exit_code == 2
+    assert json.dumps([p.as_json() for p in caught.value.problems])
+
+
+def test_a_password_does_not_show_in_errors_or_repr(tmp_path: Path) -> None:
+    assert "hunter2" not in str(problems('[broker]\nuse="mqtt://h"\npassword=["hunter2"]')[0])
+    path = tmp_path / "t.toml"
+    path.write_text('[broker]\nuse="mqtt://h"\nusername="u"\npassword="hunter2"')
+    topology = load_topology(path)
+    assert topology.broker.password == "hunter2"
+    assert "hunter2" not in repr(topology)
+
+
+def test_files_are_relative_to_the_topology_and_checked(tmp_path: Path) -> None:
+    path = tmp_path / "t.toml"
+    path.write_text('[broker]\nuse="mqtts://h"\nca_file="ca.pem"\nusername="u"\npassword_file="pw"')
+    with pytest.raises(TopologyError, match=r"t.toml:5: broker.password_file: .*No such file"):
+        load_topology(path)
+    (tmp_path / "pw").write_text("one\ntwo\n")
+    with pytest.raises(TopologyError, match=r"t.toml:1: broker: .*ca.pem: no such file"):
+        load_topology(path)
+    (tmp_path / "ca.pem").write_text("")
+    broker = load_topology(path).broker
+    assert (broker.ca_file, broker.password, broker.password_file) == (str(tmp_path / "ca.pem"), "one", None)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "No such file or directory; expected a topology file"),
+        (b"\xff\xfe", ":1: byte 0xff; expected UTF-8 text"),
+        (b"#" * (1 << 20) + b"##", "more than 1 MiB"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path: Path, content: bytes | None, says: str) -> None:
+    path = tmp_path / "t.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(TopologyError) as caught:
+        load_topology(path)
+    assert says in str(caught.value)
+
+
+@given(st.text(max_size=200) | st.sampled_from(["[broker]\nuse='mqtt://['", "[[lab]]", "partition = 3", "crq = [[]]"]))
+def test_any_text_gives_a_topology_or_a_problem(text: str) -> None:
+    result: object
+    try:
+        result = parse_topology(text)
+    except TopologyError as error:
+        result = error.problems
+    assert result
+
+
+def test_lines_are_found_in_the_forms_that_people_write() -> None:
+    text = 'a.b = 1\n[t]\ns = """\n[t.x]\n"""\n"k y" = 2\n[[l]]\nv=1\n[[l]]\n  [l.sub]\nw = 2 # c\n[[l.deep]]\nz=1'
+    assert locate(text, ("a", "b")) == 1
+    assert locate(text, ("t", "k y")) == 6
+    assert locate(text, ("t", "x", "y")) == 2
+    assert locate(text, ("l", 0, "v")) == 8
+    assert locate(text, ("l", 1, "sub", "w")) == 11
+    assert locate(text, ("l", 1, "deep", 0, "z")) == 13
+    assert locate(text, ("nowhere",)) is None

@@ -23,7 +23,7 @@ from typing import Any, Self
 import structlog
 
 import pvnet
-from pvnet.core.errors import DeadlineError, LocalError, PeerDiedError, RefusedError, UnreachableError
+from pvnet.core.errors import DeadlineError, LocalError, PeerDiedError, PvnetError, RefusedError, UnreachableError
 from pvnet.core.machine import Note
 from pvnet.core.names import NodeName, check_name
 from pvnet.pb.v1.envelope_pb2 import Envelope
@@ -43,17 +43,18 @@ from pvnet.transport.link import (
 )
 
 Handler = Callable[[Envelope], None]
+ReplyCallback = Callable[[Envelope | PvnetError], None]
 READY = int(Lifecycle.READY)
 
 
 class _Pending:
     """A call that waits for its reply."""
 
-    __slots__ = ("destination", "future", "timer")
+    __slots__ = ("callback", "destination", "timer")
 
-    def __init__(self, destination: str, future: asyncio.Future[Envelope], timer: asyncio.TimerHandle) -> None:
+    def __init__(self, destination: str, callback: ReplyCallback, timer: asyncio.TimerHandle) -> None:
         self.destination = destination
-        self.future = future
+        self.callback = callback
         self.timer = timer
 
 
@@ -123,12 +124,8 @@ class Endpoint:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._timer is not None:
             self._timer.cancel()
-        for pending in list(self._pending.values()):
-            pending.timer.cancel()
-            if not pending.future.done():
-                pending.future.set_exception(UnreachableError(f"{self.name} is shutting down"))
-                pending.future.exception()
-        self._pending.clear()
+        for number in list(self._pending):
+            self._finish(number, UnreachableError(f"{self.name} is shutting down"))
         for _, _, waiter in self._waiters:
             waiter.cancel()
         await self._port.close(self._state(Lifecycle.DEATH, text))
@@ -184,34 +181,54 @@ class Endpoint:
         envelope.refusal.text = text
         self.reply(call, envelope)
 
-    def call_soon(
-        self, destination: str, envelope: Envelope, timeout: float, *, wait_for_peer: bool = False
-    ) -> asyncio.Future[Envelope]:
-        """Start a call; the future ends with the reply's envelope, or as :meth:`call` raises.
+    def call_back(
+        self,
+        destination: str,
+        envelope: Envelope,
+        timeout: float,
+        callback: ReplyCallback,
+        *,
+        wait_for_peer: bool = False,
+    ) -> int:
+        """Start a call; ``callback`` gets the reply's envelope or the error, in order with all other messages.
 
-        With ``wait_for_peer`` the call waits for a peer that is not there (until the deadline); otherwise it fails at
-        once with :class:`PeerDiedError`.
+        The callback runs exactly once: from within the delivery of the reply, or from a later turn of the loop when the
+        call fails.  With ``wait_for_peer`` the call waits for a peer that is not there (until the deadline); otherwise
+        it fails with :class:`PeerDiedError`.  Returns the correlation, which :meth:`abandon` takes.
         """
-        future: asyncio.Future[Envelope] = self._loop.create_future()
-        if self._closed:
-            future.set_exception(UnreachableError(f"{self.name} has been stopped"))
-            return future
-        if not wait_for_peer and not self.link.peer_incarnation(destination):
-            self._outputs(self.link.watch(NodeName(destination)))
-            future.set_exception(PeerDiedError(f"{destination} is not there"))
-            return future
         self._correlation += 1
         number = self._correlation
-        envelope.correlation = number
-        envelope.deadline_ms = min(int(timeout * 1000), 0xFFFFFFFF)
         timer = self._loop.call_later(timeout, self._expired, number, timeout)
-        self._pending[number] = _Pending(destination, future, timer)
-        future.add_done_callback(lambda _f: self._call_ended(number))
-        try:
-            self._send(NodeName(destination), envelope)
-        except UnreachableError as error:
-            future.set_exception(error)
-        return future
+        self._pending[number] = _Pending(destination, callback, timer)
+        if self._closed:
+            self._fail_soon(number, UnreachableError(f"{self.name} has been stopped"))
+        elif not wait_for_peer and not self.link.peer_incarnation(destination):
+            self.watch(destination)
+            self._fail_soon(number, PeerDiedError(f"{destination} is not there"))
+        else:
+            envelope.correlation = number
+            envelope.deadline_ms = min(int(timeout * 1000), 0xFFFFFFFF)
+            try:
+                self._send(NodeName(destination), envelope)
+            except UnreachableError as error:
+                self._fail_soon(number, error)
+        return number
+
+    def abandon(self, number: int) -> None:
+        """Stop waiting for a call; if it has not left yet it never will."""
+        pending = self._pending.pop(number, None)
+        if pending is not None:
+            pending.timer.cancel()
+            self.link.cancel(pending.destination, number)
+
+    def _fail_soon(self, number: int, error: PvnetError) -> None:
+        self._loop.call_soon(self._finish, number, error)
+
+    def _finish(self, number: int, result: Envelope | PvnetError) -> None:
+        pending = self._pending.pop(number, None)
+        if pending is not None:
+            pending.timer.cancel()
+            pending.callback(result)
 
     async def call(
         self, destination: str, envelope: Envelope, timeout: float = 10.0, *, wait_for_peer: bool = True
@@ -223,25 +240,31 @@ class Endpoint:
             PeerDiedError: the peer's incarnation ended before it replied (the call may have run).
             RefusedError: the peer could not run it at all.
         """
-        return await self.call_soon(destination, envelope, timeout, wait_for_peer=wait_for_peer)
+        future: asyncio.Future[Envelope] = self._loop.create_future()
 
-    def _call_ended(self, number: int) -> None:
-        pending = self._pending.pop(number, None)
-        if pending is not None:
-            pending.timer.cancel()
-            if pending.future.cancelled():
-                self.link.cancel(pending.destination, number)
+        def done(result: Envelope | PvnetError) -> None:
+            if future.done():
+                return
+            if isinstance(result, PvnetError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        number = self.call_back(destination, envelope, timeout, done, wait_for_peer=wait_for_peer)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self.abandon(number)
+            raise
 
     def _expired(self, number: int, timeout: float) -> None:
         pending = self._pending.get(number)
-        if pending is None or pending.future.done():
+        if pending is None:
             return
         unsent = self.link.cancel(pending.destination, number)
         there = bool(self.link.peer_incarnation(pending.destination))
-        why = "did not answer" if there else "is not there"
-        if unsent and there:
-            why = "does not take messages"
-        pending.future.set_exception(DeadlineError(f"{pending.destination} {why} (waited {timeout:g} s)"))
+        why = "is not there" if not there else "does not take messages" if unsent else "did not answer"
+        self._finish(number, DeadlineError(f"{pending.destination} {why} (waited {timeout:g} s)"))
 
     # --- peers -------------------------------------------------------------------------------------------------------
 
@@ -379,12 +402,12 @@ class Endpoint:
         kind = envelope.WhichOneof("body") or ""
         if kind in REPLY_BODIES:
             pending = self._pending.get(envelope.correlation)
-            if pending is None or pending.future.done() or pending.destination != envelope.source:
+            if pending is None or pending.destination != envelope.source:
                 self.counters["late_reply"] += 1
             elif kind == "refusal":
-                pending.future.set_exception(RefusedError(envelope.refusal.text))
+                self._finish(envelope.correlation, RefusedError(envelope.refusal.text))
             else:
-                pending.future.set_result(envelope)
+                self._finish(envelope.correlation, envelope)
             return
         handler = self._handlers.get(kind)
         if handler is None:
@@ -409,8 +432,7 @@ class Endpoint:
 
     def _peer_down(self, event: PeerDown) -> None:
         for number, pending in list(self._pending.items()):
-            if pending.destination == event.node and not pending.future.done():
-                pending.future.set_exception(PeerDiedError(f"{event.node} has died: {event.reason}"))
-                self._pending.pop(number, None)
+            if pending.destination == event.node:
+                self._finish(number, PeerDiedError(f"{event.node} has died: {event.reason}"))
         for callback in self.on_peer_down:
             callback(event)

@@ -1,0 +1,190 @@
+"""``/dev/ibmvmc`` of a management partition, used from another process.
+
+A :class:`VmcDevice` is one open of the character device: calls behave as the system calls do, message by message, with
+the errno of the driver (raised as :class:`pvnet.core.errors.DeviceError`, which is also an ``OSError``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import struct
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, Self
+
+from pvnet.core.errors import DeviceError, PvnetError
+from pvnet.pb.v1.device_pb2 import DeviceIo, DeviceReply
+from pvnet.pb.v1.envelope_pb2 import Envelope
+from pvnet.runtime.endpoint import Endpoint
+
+SETHMCID: Final = 0x4008CC00
+QUERY: Final = 0x800CCC01
+REQUESTVMC: Final = 0x8004CC02
+HMC_ID_BYTES: Final = 32
+POLLIN: Final = 0x001
+DEVICE_PATH: Final = "/dev/ibmvmc"
+_BLOCK_S: Final = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class VmcQuery:
+    """What ioctl QUERY tells (3 native int32): whether there is a VMC, the driver's state, the DRC index."""
+
+    have_vmc: bool
+    state: int
+    vmc_drc_index: int
+
+
+class VmcDevice:
+    """One open file of the VMC character device; use as ``async with`` or call :meth:`open` and :meth:`close`."""
+
+    def __init__(
+        self, endpoint: Endpoint, partition: str = "mp", *, path: str = DEVICE_PATH, timeout: float = 10.0
+    ) -> None:
+        self.endpoint = endpoint
+        self.partition = partition
+        self.path = path
+        self.timeout = timeout
+        self._handle: int | None = None
+        self._incarnation = 0
+        self._unread: deque[bytes] = deque()
+
+    async def open(self) -> Self:
+        """Open the device.
+
+        Raises:
+            DeviceError: ENOENT (no such device on that partition), ENOMEM (too many opens).
+            UnreachableError: the partition is not there.
+        """
+        await self.endpoint.wait_peer(self.partition, timeout=self.timeout)
+        reply = await self._io("open", DeviceIo(operation=DeviceIo.OPEN, path=self.path))
+        self._handle = reply.result
+        self._incarnation = self.endpoint.link.peer_incarnation(self.partition)
+        return self
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def set_hmc_id(self, hmc_id: bytes | str) -> None:
+        """Start a session under ``hmc_id`` (up to 32 bytes, padded with NULs); returns before the hypervisor agrees.
+
+        Raises:
+            DeviceError: EAGAIN (VMC not ready), ENOBUFS (no buffers yet), EBUSY (all connections in use), EIO.
+        """
+        raw = hmc_id.encode() if isinstance(hmc_id, str) else hmc_id
+        if len(raw) > HMC_ID_BYTES:
+            raise DeviceError(errno.EINVAL, f"set_hmc_id: id of {len(raw)} bytes, expected at most {HMC_ID_BYTES}")
+        await self._ioctl("SETHMCID", SETHMCID, raw.ljust(HMC_ID_BYTES, b"\0"))
+
+    async def query(self) -> VmcQuery:
+        """Ask for the driver's state; works in every state."""
+        have_vmc, state, drc_index = struct.unpack("<iii", await self._ioctl("QUERY", QUERY, b""))
+        return VmcQuery(bool(have_vmc), state, drc_index & 0xFFFFFFFF)
+
+    async def request_vmc(self) -> int:
+        """Ask the hypervisor for a VMC (H_REQUEST_VMC); returns its DRC index.
+
+        Raises:
+            DeviceError: EPERM, EIO, ENODEV, EINVAL as the driver maps the return codes.
+        """
+        (drc_index,) = struct.unpack("<I", await self._ioctl("REQUESTVMC", REQUESTVMC, b""))
+        return int(drc_index)
+
+    async def write(self, message: bytes) -> int:
+        """Send one message; returns its length.
+
+        Raises:
+            DeviceError: EBUSY (opening, or no free buffer: retry), EIO (no session, too long).
+        """
+        reply = await self._io("write", DeviceIo(operation=DeviceIo.WRITE, data=message))
+        return int(reply.result)
+
+    async def read(self, count: int = 4096, *, nonblock: bool = False, timeout: float | None = None) -> bytes:
+        """Receive one message, at most ``count`` bytes of it (the rest is discarded); waits unless ``nonblock``.
+
+        Giving up (``timeout`` seconds, or cancellation) interrupts the call in the driver; a message already on
+        its way to us then is returned by the next read, not lost.
+
+        Raises:
+            DeviceError: EBADFD (session ended), EAGAIN (``nonblock`` and nothing there), EINTR (``timeout`` passed),
+                EINVAL (``count`` above the negotiated MTU).
+        """
+        if self._unread:
+            return self._unread.popleft()[:count]
+        io = DeviceIo(operation=DeviceIo.READ, count=count, nonblock=nonblock, handle=self._check("read"))
+        reply = await self._interruptible(io, timeout)
+        if reply.result < 0:
+            raise DeviceError(-reply.result, "read")
+        return reply.data
+
+    async def poll(self) -> int:
+        """Return the events that are ready now (POLLIN when a message waits; 0 without a session)."""
+        return int((await self._io("poll", DeviceIo(operation=DeviceIo.POLL, nonblock=True))).result)
+
+    async def close(self) -> None:
+        """Close the file; ends the session.  Idempotent."""
+        if self._handle is None:
+            return
+        io = DeviceIo(operation=DeviceIo.CLOSE)
+        handle, self._handle = self._handle, None
+        io.handle = handle
+        if self.endpoint.link.peer_incarnation(self.partition) == self._incarnation:
+            await self._call(io)
+
+    async def _ioctl(self, name: str, command: int, data: bytes) -> bytes:
+        io = DeviceIo(operation=DeviceIo.IOCTL, command=command, data=data)
+        return (await self._io(name, io)).data
+
+    def _check(self, doing: str) -> int:
+        """Return our handle if this open still exists at the partition."""
+        if self._handle is None:
+            raise DeviceError(errno.EBADF, doing)
+        if self.endpoint.link.peer_incarnation(self.partition) != self._incarnation:
+            raise DeviceError(errno.ENODEV, f"{doing}: {self.partition} has restarted")
+        return self._handle
+
+    async def _io(self, doing: str, io: DeviceIo) -> DeviceReply:
+        if io.operation != DeviceIo.OPEN:
+            io.handle = self._check(doing)
+        reply = await self._call(io)
+        if reply.result < 0:
+            raise DeviceError(-reply.result, doing)
+        return reply
+
+    async def _call(self, io: DeviceIo) -> DeviceReply:
+        envelope = Envelope(device_io=io)
+        return (await self.endpoint.call(self.partition, envelope, self.timeout, wait_for_peer=False)).device_reply
+
+    async def _interruptible(self, io: DeviceIo, timeout: float | None) -> DeviceReply:
+        """Make a call that may block in the driver."""
+        answer: asyncio.Future[DeviceReply] = asyncio.get_running_loop().create_future()
+
+        def done(result: Envelope | PvnetError) -> None:
+            if isinstance(result, PvnetError):
+                if not answer.done():
+                    answer.set_exception(result)
+            elif not answer.done():
+                answer.set_result(result.device_reply)
+            elif result.device_reply.result > 0:
+                self._unread.append(result.device_reply.data)
+
+        number = self.endpoint.call_back(self.partition, Envelope(device_io=io), _BLOCK_S, done)
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.shield(answer)
+        except TimeoutError:
+            self._interrupt(number)
+            async with asyncio.timeout(self.timeout):
+                return await answer
+        except asyncio.CancelledError:
+            answer.cancel()
+            self._interrupt(number)
+            raise
+
+    def _interrupt(self, correlation: int) -> None:
+        io = DeviceIo(operation=DeviceIo.INTERRUPT, interrupts=correlation)
+        self.endpoint.post(self.partition, Envelope(device_io=io))

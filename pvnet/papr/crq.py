@@ -24,7 +24,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, assert_never
 
 from pvnet.core.errors import LocalError, WireError
 from pvnet.core.open_enum import OpenIntEnum
@@ -177,7 +177,8 @@ def is_sendable(element: bytes) -> bool:
 
 def describe_element(raw: bytes) -> str:
     """One short text of an element for logs: ``INIT``, ``XPORT PARTNER_FAILED``, ``type 0x04``, ..."""
-    match decode_element(raw):
+    element = decode_element(raw)
+    match element:
         case EmptySlot():
             return "EMPTY"
         case CrqInit():
@@ -190,3 +191,4 @@ def describe_element(raw: bytes) -> str:
             return f"type 0x{kind:02x}"
         case ReservedElement(data):
             return f"RESERVED {data[0]:02x} {data[1]:02x}"
+    assert_never(element)

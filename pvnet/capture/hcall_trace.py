@@ -56,7 +56,7 @@ class TraceScmDevice:
 
 @dataclass(frozen=True, slots=True)
 class TraceMeta:
-    """The machine that answered.  ``preset`` is ``None`` when unknown; ``queue_ioba``/``queue_real``: the test queue."""
+    """The machine that answered.  ``preset`` is ``None`` when unknown; ``queue_...``: where the test queue lies."""
 
     source: str
     profile: str
@@ -193,7 +193,7 @@ def _record(entry: JsonObject, position: int) -> TraceRecord:
     if entry.has("crq_in"):
         return TraceCrqIn(n, entry.seconds("t"), entry.hex_bytes("crq_in", ELEMENT_BYTES))
     if not entry.has("observe"):
-        entry.fail("opcode", "a record with 'opcode', 'mark', 'observe' or 'crq_in'")
+        raise entry.error("opcode", "a record with 'opcode', 'mark', 'observe' or 'crq_in'")
     match entry.text("observe"):
         case "queue":
             slots = entry.hex_bytes_by_number("slots", ELEMENT_BYTES)
@@ -201,7 +201,7 @@ def _record(entry: JsonObject, position: int) -> TraceRecord:
         case "irq":
             return TraceIrq(n, entry.boolean("raised"), entry.text("note", ""))
         case _:
-            entry.fail("observe", '"queue" or "irq"')
+            raise entry.error("observe", '"queue" or "irq"')
 
 
 def _call(entry: JsonObject, n: int) -> TraceCall:
@@ -211,7 +211,7 @@ def _call(entry: JsonObject, n: int) -> TraceCall:
         for name in registers.values:
             match = _REGISTER.fullmatch(name)
             if match is None:
-                registers.fail(name, "a register name r4 to r12")
+                raise registers.error(name, "a register name r4 to r12")
             after[int(match[1])] = registers.hex_number(name)
     opcode = HcallOpcode(entry.hex_number("opcode"))
     args, rc = entry.hex_numbers("args"), entry.integer("rc")

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from pvnet.core.errors import ConfigError
 
@@ -36,17 +36,17 @@ class JsonObject:
         """Whether the field is there and not ``null``."""
         return self.values.get(name) is not None
 
-    def fail(self, name: str, expected: str) -> NoReturn:
-        """Raise :class:`ConfigError` about field ``name``."""
+    def error(self, name: str, expected: str) -> ConfigError:
+        """The error to raise about field ``name``: what is there, what was expected."""
         value = self.values.get(name, _MISSING)
         there = "is missing" if value is _MISSING else _shown(value)
-        raise ConfigError(f"{self.where}: {name!r}: {there}: expected {expected}")
+        return ConfigError(f"{self.where}: {name!r}: {there}: expected {expected}")
 
     def hex_number(self, name: str, bits: int = 64) -> int:
         """An unsigned number written as ``"0x..."``."""
         number = _parse_hex(self.values.get(name))
         if number is None or number >> bits:
-            self.fail(name, f'a number of at most {bits} bits such as "0x2000"')
+            raise self.error(name, f'a number of at most {bits} bits such as "0x2000"')
         return number
 
     def hex_numbers(self, name: str, limit: int = 9) -> tuple[int, ...]:
@@ -54,35 +54,35 @@ class JsonObject:
         value = self.values.get(name)
         numbers = [_parse_hex(item) for item in value] if isinstance(value, list) else [None]
         if len(numbers) > limit or any(number is None or number >= _U64 for number in numbers):
-            self.fail(name, f'a list of at most {limit} numbers such as ["0x2000", "0x0"]')
+            raise self.error(name, f'a list of at most {limit} numbers such as ["0x2000", "0x0"]')
         return tuple(number for number in numbers if number is not None)
 
     def integer(self, name: str, low: int = -(1 << 63), high: int = (1 << 63) - 1) -> int:
         """A decimal JSON number without a fraction."""
         value = self.values.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            self.fail(name, f"an integer of {low} to {high}")
+            raise self.error(name, f"an integer of {low} to {high}")
         return value
 
     def seconds(self, name: str) -> float:
         """A JSON number, 0.0 when the field is absent."""
         value = self.values.get(name, 0.0)
         if not isinstance(value, int | float) or isinstance(value, bool):
-            self.fail(name, "seconds")
+            raise self.error(name, "seconds")
         return float(value)
 
     def text(self, name: str, default: str | None = None) -> str:
         """A JSON string; ``default`` when the field is absent."""
         value = self.values.get(name, default)
         if not isinstance(value, str):
-            self.fail(name, "a text")
+            raise self.error(name, "a text")
         return value
 
     def boolean(self, name: str) -> bool:
         """``true`` or ``false``."""
         value = self.values.get(name)
         if not isinstance(value, bool):
-            self.fail(name, "true or false")
+            raise self.error(name, "true or false")
         return value
 
     def hex_bytes(self, name: str, length: int | None = None) -> bytes:
@@ -95,7 +95,7 @@ class JsonObject:
         except ValueError:
             data = None
         if data is None or (length is not None and len(data) != length):
-            self.fail(name, "hex digits" if length is None else f"{2 * length} hex digits")
+            raise self.error(name, "hex digits" if length is None else f"{2 * length} hex digits")
         return data
 
     def hex_bytes_by_number(self, name: str, length: int) -> Mapping[int, bytes]:
@@ -104,7 +104,7 @@ class JsonObject:
         out: dict[int, bytes] = {}
         for key, value in table.values.items():
             if not (key.isascii() and key.isdigit()):
-                table.fail(key, "a decimal number as the key")
+                raise table.error(key, "a decimal number as the key")
             out[int(key)] = table._bytes(key, value, length)
         return out
 
@@ -112,14 +112,14 @@ class JsonObject:
         """A JSON object inside this one."""
         value = self.values.get(name)
         if not isinstance(value, dict):
-            self.fail(name, "an object {...}")
+            raise self.error(name, "an object {...}")
         return JsonObject(f"{self.where}: {name}", value)
 
     def children(self, name: str) -> Sequence[JsonObject]:
         """A list of JSON objects inside this one; empty when the field is absent."""
         value = self.values.get(name, [])
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            self.fail(name, "a list of objects [{...}, ...]")
+            raise self.error(name, "a list of objects [{...}, ...]")
         return [JsonObject(f"{self.where}: {name}[{index}]", item) for index, item in enumerate(value)]
 
 
@@ -169,5 +169,5 @@ def meta_of(objects: Sequence[JsonObject], schema: str) -> JsonObject:
     """The ``meta`` object of a recording; :class:`ConfigError` when its format is not ``schema``."""
     meta = objects[0].child("meta")
     if meta.text("schema") != schema:
-        meta.fail("schema", f'"{schema}"')
+        raise meta.error("schema", f'"{schema}"')
     return meta

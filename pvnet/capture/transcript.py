@@ -145,28 +145,28 @@ def _record(entry: JsonObject, position: int) -> TranscriptRecord:
             case "partition":
                 return PartitionMessage(n, t, crq, entry.integer("rc") if entry.has("rc") else 0, note)
             case _:
-                entry.fail("from", '"hypervisor" or "partition"')
+                raise entry.error("from", '"hypervisor" or "partition"')
     if entry.has("hcall"):
         return _hcall(entry, n, t)
     if entry.has("app"):
         return _app(entry, n, t)
-    entry.fail("from", "a record with 'from', 'hcall' or 'app'")
+    raise entry.error("from", "a record with 'from', 'hcall' or 'app'")
 
 
 def _hcall(entry: JsonObject, n: int, t: float) -> PartitionHcall:
     name = entry.text("hcall")
     if name not in HcallOpcode.__members__:
-        entry.fail("hcall", "the name of an hcall such as H_COPY_RDMA")
+        raise entry.error("hcall", "the name of an hcall such as H_COPY_RDMA")
     opcode = HcallOpcode[name]
     args, rc = entry.hex_numbers("args"), entry.integer("rc")
     outs = entry.hex_numbers("outs") if entry.has("outs") else ()
     if opcode is not HcallOpcode.H_COPY_RDMA:
         return PartitionHcall(n, t, opcode, args, rc, outs)
     if len(args) != 5:
-        entry.fail("args", "five arguments: length, source LIOBN and IOBA, destination LIOBN and IOBA")
+        raise entry.error("args", "five arguments: length, source LIOBN and IOBA, destination LIOBN and IOBA")
     direction = entry.text("direction")
     if direction not in list(Direction):
-        entry.fail("direction", '"to_hv" or "to_driver"')
+        raise entry.error("direction", '"to_hv" or "to_driver"')
     head = entry.hex_bytes("data_head") if entry.has("data_head") else b""
     return PartitionHcall(n, t, opcode, args, rc, outs, Direction(direction), head)
 
@@ -174,7 +174,7 @@ def _hcall(entry: JsonObject, n: int, t: float) -> PartitionHcall:
 def _app(entry: JsonObject, n: int, t: float) -> ApplicationAct:
     act = entry.text("app")
     if act not in list(AppAct):
-        entry.fail("app", '"set_hmc_id", "write" or "close"')
+        raise entry.error("app", '"set_hmc_id", "write" or "close"')
     index = entry.integer("hmc_index", 0, 254)
     if act == AppAct.CLOSE:
         return ApplicationAct(n, t, AppAct.CLOSE, index)
@@ -183,7 +183,7 @@ def _app(entry: JsonObject, n: int, t: float) -> ApplicationAct:
 
 
 def write_transcript(path: Path, meta: TranscriptMeta, records: Iterable[TranscriptRecord]) -> None:
-    """Write a recording; reading it back gives the same records.  Raises ``OSError`` when the file cannot be written."""
+    """Write a recording; reading it back gives the same records.  Raises ``OSError`` when that is impossible."""
     first = {
         "schema": SCHEMA,
         "source": meta.source,

@@ -85,6 +85,8 @@ class Dialect:
     """HMC interface messages before ``ready`` are dropped (Linux handles them)."""
     answers_stale_add: bool
     """ADD BUF of a wrong session is answered "closed" (Linux drops it without a word)."""
+    ended_is_stale: bool
+    """The session of a free slot is stale (Linux compares with the counter only, which outlives the session)."""
     answers_bad_index: bool
     """ADD BUF and REM BUF beyond the last index are answered also when they carry a session."""
     bad_response_resets: bool
@@ -134,6 +136,7 @@ HARDENED: Final = Dialect(
     checks_capabilities=True,
     waits_for_ready=True,
     answers_stale_add=True,
+    ended_is_stale=True,
     answers_bad_index=True,
     bad_response_resets=False,
     open_error_always_frees=False,
@@ -164,6 +167,7 @@ LINUX: Final = Dialect(
     checks_capabilities=False,
     waits_for_ready=False,
     answers_stale_add=False,
+    ended_is_stale=False,
     answers_bad_index=False,
     bad_response_resets=True,
     open_error_always_frees=True,

@@ -86,22 +86,31 @@ class Child:
 
 
 def spawn(
-    name: str, program: Sequence[str], *, module: bool = False, log: Path, environment: Mapping[str, str] | None = None
+    name: str,
+    program: Sequence[str],
+    *,
+    module: bool = False,
+    log: Path,
+    stdin: bytes = b"",
+    environment: Mapping[str, str] | None = None,
 ) -> Child:
     """Start a program that dies with us, in a session of its own, its output appended to ``log``.
 
     A session of its own keeps Ctrl-C in a terminal from reaching it: the order of shutdown is ours.  With ``module``
-    the first word is a Python module, which runs in this interpreter's environment.  Call it from the loop's thread.
+    the first word is a Python module, which runs in this interpreter's environment.  ``stdin`` is what it finds on its
+    standard input: a place for secrets, which arguments are not.  Call it from the loop's thread.
 
     :raises UnreachableError: the program cannot be started.
     """
     how = "-m" if module else "--"
     command = [sys.executable, "-P", "-m", "pvnet.runtime.tether", str(os.getpid()), how, *program]
-    with log.open("ab") as output:
+    with log.open("ab") as output, os.fdopen(os.memfd_create(f"pvnet-{name}"), "w+b") as given:
+        given.write(stdin)
+        given.seek(0)  # flushes; the child shares the position
         try:
             process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=given,
                 stdout=output,
                 stderr=output,
                 env=None if environment is None else dict(environment),

@@ -1,0 +1,471 @@
+"""The supervisor: starts a lab's processes in order, keeps them as the topology says, and ends them all.
+
+Order of start: lab directory and reaper, broker, hypervisor, partitions (together), manager; of the end: the reverse.
+A node has started when it *says* that it serves (``readiness``); one that ends first or stays silent ends the whole
+start, and the error has its last words.  Later, a node that ends by itself is restarted by its policy, with a pause
+that doubles.
+
+Nothing stays behind, whatever happens: every child is tied to us by the kernel (``runtime.tether``), the reaper removes
+the directory when we are killed, and ``stop`` is the way out of every error.
+
+States of a node::
+
+    off ──power on──▶ starting ──ready──▶ running ──power off──▶ stopping ──▶ off
+                        ▲   └──fails──▶ failed ◀──gives up──┐  │
+                        └────────── restart ────────────────┴──┘ ended by itself
+
+Doubt decided: a partition that shuts itself down (exit code 0) under ``on-failure`` is off, not failed: a partition may
+power itself off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, Self
+
+import structlog
+
+from pvnet.core.errors import ConfigError, PvnetError, RefusedError, UnreachableError
+from pvnet.runtime import reaper
+from pvnet.runtime.broker import Broker
+from pvnet.runtime.child import Child, exit_text, last_lines, spawn
+from pvnet.runtime.lab_dir import LabDir, LabInfo, NodeInfo
+from pvnet.runtime.readiness import Readiness
+from pvnet.runtime.topology import BROKER, HYPERVISOR, Restart, Topology
+from pvnet.transport.uri import BrokerUrl
+
+State = Literal["off", "starting", "running", "stopping", "failed"]
+Role = Literal["broker", "hypervisor", "partition", "manager"]
+
+_FIRST_PAUSE_S: Final = 0.1
+_LAST_PAUSE_S: Final = 5.0
+
+
+class UnknownNodeError(ConfigError):
+    """The lab has no node of that name."""
+
+
+class ConflictError(RefusedError):
+    """The node is already in the wanted state, or on its way to another."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """What the supervisor knows about a node before it runs."""
+
+    name: str
+    role: Role
+    restart: Restart
+    autostart: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How to start a node's process: a program (or Python module) and what it reads from standard input."""
+
+    program: tuple[str, ...]
+    module: bool = True
+    stdin: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorEvent:
+    """Something for a person or a log: ``what`` happened to ``node``."""
+
+    node: str
+    what: str
+    text: str = ""
+
+
+@dataclass(slots=True)
+class _Node:
+    spec: NodeSpec
+    state: State = "off"
+    child: Child | None = None
+    watcher: asyncio.Task[None] | None = None
+    restarts: int = 0
+    ended: deque[float] = field(default_factory=deque)
+    """When it ended by itself lately: the restart policy's window."""
+    since: float = field(default_factory=time.time)
+    text: str = ""
+
+
+Launcher = Callable[[NodeSpec, BrokerUrl], Launch]
+ReadinessFactory = Callable[[BrokerUrl], Awaitable[Readiness]]
+
+
+class Supervisor:
+    """Runs one lab.  ``async with`` starts and stops it; :meth:`wait` lasts until somebody asks for the end.
+
+    ``launcher`` says how a node is started and ``readiness`` how it is known to serve: the services and the broker's
+    state topics in a real lab.  ``on_event`` hears of everything that happens, in order.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        launcher: Launcher,
+        readiness: ReadinessFactory,
+        on_event: Callable[[SupervisorEvent], None] | None = None,
+        base: Path | None = None,
+    ) -> None:
+        self.topology = topology
+        self.directory = LabDir(topology.lab.name, base)
+        self.broker = Broker(topology.broker, directory=self.directory.path, log=self.directory.log(BROKER))
+        self.readiness: Readiness | None = None
+        self._launcher = launcher
+        self._make_readiness = readiness
+        self._on_event = on_event
+        self._log = structlog.get_logger().bind(node="supervisor")
+        self._nodes = {spec.name: _Node(spec) for spec in node_specs(topology)}
+        self._broker_node = _Node(NodeSpec(BROKER, "broker", Restart(policy="always")))
+        self._reaper: subprocess.Popen[bytes] | None = None
+        self._state: Literal["starting", "running", "stopping"] = "starting"
+        self._since = time.time()
+        self._end = asyncio.Event()
+        self._held = False
+        self._hurry = False
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start everything that starts by itself; on any failure everything is shut down again.
+
+        :raises ConfigError: a lab of this name is running, the broker's port is in use, ...
+        :raises UnreachableError: the broker or a node did not become ready; the text has the last lines of its log.
+        """
+        try:
+            self.directory.acquire()
+            self._held = True
+            self._start_reaper()
+            self._publish()
+            await self._start_broker()
+            self.readiness = await self._make_readiness(self.broker.url)
+            for wave in self._waves():
+                await self._start_together([node for node in wave if node.spec.autostart])
+            self._state = "running"
+            self._publish()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def wait(self) -> None:
+        """Last until :meth:`request_stop`."""
+        await self._end.wait()
+
+    def request_stop(self) -> None:
+        """Ask for the end; a second time: without waiting for anybody."""
+        if self._end.is_set():
+            self._hurry = True
+            for node in [*self._nodes.values(), self._broker_node]:
+                if node.child is not None:
+                    node.child.signal(signal.SIGKILL)
+        self._end.set()
+
+    async def stop(self) -> None:
+        """End all nodes in reverse order, then the broker; remove the lab's directory.  Idempotent."""
+        self._end.set()
+        if not self._held:
+            return
+        self._held = False
+        self._state = "stopping"
+        self._publish()
+        for wave in reversed(list(self._waves())):
+            await asyncio.gather(*(self._stop_node(node) for node in wave))
+        if self.readiness is not None:
+            await self.readiness.stop()
+        await self._cancel_watcher(self._broker_node)
+        await self.broker.stop(timeout=self._stop_timeout())
+        self._stop_reaper()
+        self.directory.release()
+        self._tell("supervisor", "stopped")
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    # --- what others ask of it ---------------------------------------------------------------------------------------
+
+    async def power_on(self, name: str) -> None:
+        """Start a node's process and wait until it serves.
+
+        :raises UnknownNodeError: there is no such node.
+        :raises ConflictError: it is running, starting or stopping.
+        :raises UnreachableError: it did not become ready.
+        """
+        node = self._node(name)
+        if node.state not in {"off", "failed"}:
+            raise ConflictError(f"{name} is {node.state}")
+        self._refuse_when_stopping()
+        node.ended.clear()
+        await self._start_node(node)
+
+    async def power_off(self, name: str) -> None:
+        """End a node's process and wait until it is gone.
+
+        :raises UnknownNodeError: there is no such node.
+        :raises ConflictError: it is off or stopping already.
+        """
+        node = self._node(name)
+        if node.state in {"off", "stopping"}:
+            raise ConflictError(f"{name} is {node.state}")
+        self._refuse_when_stopping()
+        await self._stop_node(node)
+
+    def nodes(self) -> list[NodeInfo]:
+        """Return every node with its state, the broker first when it is ours."""
+        own = [self._broker_node] if self.broker.choice.kind != "url" else []
+        return [_node_info(node) for node in [*own, *self._nodes.values()]]
+
+    def state(self, name: str) -> State:
+        """Return the state of one node.
+
+        :raises UnknownNodeError: there is no such node.
+        """
+        return self._node(name).state
+
+    def info(self) -> LabInfo:
+        """Return what ``lab.json`` says."""
+        return LabInfo(
+            lab=self.topology.lab.name,
+            pid=os.getpid(),
+            state=self._state,
+            broker=self.broker.url.text() if self._broker_node.state == "running" else "",
+            broker_kind=self.broker.choice.kind,
+            broker_reason=self.broker.choice.reason,
+            since=self._since,
+            nodes=self.nodes(),
+            topology=self.topology.model_dump(mode="json", by_alias=True, exclude={"broker"}),
+        )
+
+    # --- nodes -------------------------------------------------------------------------------------------------------
+
+    def _node(self, name: str) -> _Node:
+        try:
+            return self._nodes[name]
+        except KeyError:
+            known = ", ".join(self._nodes)
+            raise UnknownNodeError(f"no node {name!r} in lab {self.topology.lab.name}; there are: {known}") from None
+
+    def _refuse_when_stopping(self) -> None:
+        if self._state == "stopping":
+            raise ConflictError(f"lab {self.topology.lab.name} is shutting down")
+
+    def _waves(self) -> list[list[_Node]]:
+        """Nodes that may start together, in order."""
+        nodes = self._nodes.values()
+        return [[n for n in nodes if n.spec.role == role] for role in ("hypervisor", "partition", "manager")]
+
+    async def _start_together(self, nodes: list[_Node]) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for node in nodes:
+                    group.create_task(self._start_node(node))
+        except* PvnetError as failed:
+            raise failed.exceptions[0] from None
+
+    async def _start_node(self, node: _Node) -> None:
+        """Start the process, wait until it serves, then watch it."""
+        await self._bring_up(node)
+        node.watcher = asyncio.get_running_loop().create_task(self._watch(node), name=f"watch {node.spec.name}")
+
+    async def _bring_up(self, node: _Node) -> None:
+        """Start the process and wait until it serves.
+
+        :raises UnreachableError: it did not; it is gone and its state is failed.
+        """
+        spec = node.spec
+        if spec.role == "broker":
+            return await self._bring_up_broker(node)
+        launch = self._launcher(spec, self.broker.url)
+        born_after = time.time_ns()
+        log = self.directory.log(spec.name)
+        child = spawn(spec.name, launch.program, module=launch.module, log=log, stdin=launch.stdin)
+        node.child = child
+        self._reap(child)
+        self._set(node, "starting")
+        try:
+            await self._wait_ready(node, child, born_after)
+        except BaseException as error:
+            await child.kill()
+            if node.state == "starting":
+                self._set(node, "failed", str(error).partition("\n")[0] or type(error).__name__)
+            raise
+        self._set(node, "running")
+        return None
+
+    async def _wait_ready(self, node: _Node, child: Child, born_after: int) -> None:
+        name, timeout = node.spec.name, self.topology.lab.ready_timeout_s
+        assert self.readiness is not None
+        ready = asyncio.ensure_future(self.readiness.wait_ready(name, born_after))
+        waiting: set[asyncio.Future[None] | asyncio.Future[int]] = {ready, child.exited}
+        try:
+            await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not child.running:
+                problem = f"{name} ended while starting ({exit_text(child.exited.result())})"
+            elif ready.done():
+                return ready.result()
+            else:
+                problem = f"{name} did not become ready within {timeout:g} s"
+        finally:
+            ready.cancel()
+            await asyncio.gather(ready, return_exceptions=True)
+        lines = "".join(f"\n  {line}" for line in last_lines(self.directory.log(name)))
+        raise UnreachableError(problem + (f"; its last words:{lines}" if lines else ""))
+
+    async def _watch(self, node: _Node) -> None:
+        """Wait for the end of a running node and do what its policy says, for as long as it is restarted."""
+        policy = node.spec.restart.policy
+        while node.child is not None:
+            code = await node.child.wait()
+            self._tell(node.spec.name, "ended", exit_text(code))
+            if policy == "never" or (policy == "on-failure" and code == 0):
+                self._set(node, "off" if code == 0 else "failed", exit_text(code))
+                return
+            if not await self._restart(node):
+                return
+
+    async def _restart(self, node: _Node) -> bool:
+        """Start an ended node again, with pauses, until it serves (True) or has ended too often."""
+        policy = node.spec.restart
+        while True:
+            now = time.monotonic()
+            node.ended.append(now)
+            while node.ended[0] < now - policy.window_s:
+                node.ended.popleft()
+            if len(node.ended) > policy.max_restarts:
+                text = f"given up after {policy.max_restarts} restarts within {policy.window_s:g} s"
+                self._set(node, "failed", text)
+                return False
+            pause = min(_FIRST_PAUSE_S * 2 ** (len(node.ended) - 1), _LAST_PAUSE_S)
+            self._set(node, "starting", f"restart in {pause:g} s")
+            await asyncio.sleep(pause)
+            node.restarts += 1
+            try:
+                await self._bring_up(node)
+            except UnreachableError as error:
+                self._tell(node.spec.name, "restart failed", str(error))
+            else:
+                return True
+
+    async def _stop_node(self, node: _Node) -> None:
+        """End a node whatever it is doing."""
+        if node.state in {"off", "stopping"}:
+            return
+        was_failed = node.state == "failed"
+        self._set(node, "stopping")
+        await self._cancel_watcher(node)
+        if node.child is not None and node.child.running:
+            await node.child.stop(self._stop_timeout())
+        self._set(node, "off", "" if not was_failed else node.text)
+
+    async def _cancel_watcher(self, node: _Node) -> None:
+        watcher, node.watcher = node.watcher, None
+        if watcher is not None:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+
+    def _stop_timeout(self) -> float:
+        return 0.0 if self._hurry else self.topology.lab.stop_timeout_s
+
+    # --- broker, reaper, reports -------------------------------------------------------------------------------------
+
+    async def _start_broker(self) -> None:
+        node = self._broker_node
+        self._set(node, "starting")
+        await self.broker.start(timeout=self.topology.lab.ready_timeout_s)
+        node.child = self.broker.child
+        if node.child is not None:
+            self._reap(node.child)
+            node.watcher = asyncio.get_running_loop().create_task(self._watch(node), name="watch broker")
+        self._set(node, "running", self.broker.description)
+
+    async def _bring_up_broker(self, node: _Node) -> None:
+        """Start our broker again at its old address: the nodes reconnect by themselves."""
+        await self.broker.restart(timeout=self.topology.lab.ready_timeout_s)
+        node.child = self.broker.child
+        assert node.child is not None
+        self._reap(node.child)
+        self._set(node, "running", self.broker.description)
+
+    def _start_reaper(self) -> None:
+        command = [sys.executable, "-I", "-S", reaper.__file__, str(self.directory.lock_path), str(self.directory.path)]
+        self._reaper = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def _tell_reaper(self, line: str) -> None:
+        assert self._reaper is not None
+        assert self._reaper.stdin is not None
+        try:
+            self._reaper.stdin.write(f"{line}\n".encode())
+            self._reaper.stdin.flush()
+        except BrokenPipeError:  # somebody killed it: the next `up` cleans what we might leave
+            self._log.warning("reaper_gone")
+
+    def _reap(self, child: Child) -> None:
+        self._tell_reaper(f"{child.pid} {child.started}")
+
+    def _stop_reaper(self) -> None:
+        if self._reaper is not None:
+            self._tell_reaper("done")
+            assert self._reaper.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                self._reaper.stdin.close()
+            self._reaper.wait()
+            self._reaper = None
+
+    def _set(self, node: _Node, state: State, text: str = "") -> None:
+        node.state, node.text, node.since = state, text, time.time()
+        self._publish()
+        self._tell(node.spec.name, state, text)
+
+    def _tell(self, node: str, what: str, text: str = "") -> None:
+        self._log.debug(what.replace(" ", "_"), of=node, text=text)
+        if self._on_event is not None:
+            self._on_event(SupervisorEvent(node, what, text))
+
+    def _publish(self) -> None:
+        if self._reaper is not None:
+            self.directory.write(self.info())
+
+
+def _node_info(node: _Node) -> NodeInfo:
+    child = node.child if node.child is not None and node.child.running else None
+    return NodeInfo(
+        name=node.spec.name,
+        role=node.spec.role,
+        state=node.state,
+        pid=child.pid if child is not None else None,
+        started=child.started if child is not None else None,
+        since=node.since,
+        restarts=node.restarts,
+        text=node.text,
+    )
+
+
+def node_specs(topology: Topology) -> list[NodeSpec]:
+    """Return the nodes of a topology in the order in which they start."""
+    specs = [NodeSpec(HYPERVISOR, "hypervisor", topology.hypervisor.restart)]
+    specs += [NodeSpec(p.name, "partition", p.restart, p.autostart) for p in topology.partitions]
+    if topology.manager is not None:
+        specs.append(NodeSpec(topology.manager.name, "manager", topology.manager.restart))
+    return specs

@@ -11,134 +11,77 @@ Model, per peer:
   drops repeats, keeps early arrivals (at most ``window``).  Every frame carries the cumulative acknowledgement of the
   other direction; a lone acknowledgement is sent only when nothing else flows.
 * Unacknowledged frames are repeated after ``retransmit_s`` (the first ``resend_burst`` of them, doubling up to
-  ``retransmit_max_s``) and all at once when the port has reconnected.  At most ``window`` are in flight; more wait in a
-  backlog of at most ``backlog``.
-* A peer is **down** when it says so (DEATH), when a later incarnation shows up, or when its connection has been lost
-  (LOST, the broker's last will) for ``grace_s`` without it coming back.  Then everything meant for it is given up and
-  the upper layer is told once (:class:`PeerDown`).  Messages sent while a peer is down wait for its next incarnation.
-* A peer that was declared down too early (it was only cut off) is fenced: its old stream is not delivered any more; it
-  is told so (LinkReset names the refused stream), gives us up in turn, and both start new streams.  A higher
-  **stream** number from the same incarnation means exactly this.
+  ``retransmit_max_s``), and all at once when our port or the peer's has reconnected.  At most ``window`` frames and
+  ``window_bytes`` are in flight; more wait in a bounded backlog.
+* A peer is **down** when it says so (DEATH: for good), when a later incarnation shows up, when its connection has been
+  lost (LOST, the broker's last will) for ``grace_s`` without it coming back, or when it shows no sign of life for
+  ``return_s`` after our own reconnection (a restarted broker has lost its last will).  Then everything meant for it is
+  given up and the upper layer is told once (:class:`PeerDown`).  Messages sent while a peer is down wait for it, or for
+  its next incarnation.
+* A peer that was declared down too early (it was only cut off) is **fenced**: its old stream is not delivered any more.
+  It is told so (LinkReset names the refused stream; repeated until it answers), gives us up in turn, and both start new
+  streams.  A higher **stream** number from the same incarnation means exactly this.  Streams are counted per pair of
+  incarnations, so both sides know that the first is 1 without having said anything; whoever declares the other down
+  refuses stream 1 even if it has never seen it.
 
 So: while both incarnations live and are not declared down, each frame is delivered exactly once, in order; and when
 one is declared down, both sides learn it.
+
+Doubts decided: a frame whose body we do not know (a later version of pvnet) takes its place in the stream and is
+skipped with a note, or everything behind it would wait for ever.  Of peers no longer watched, the last streams are
+remembered (``graves``), or a late duplicate of a short-lived client's call would run again.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
+import re
 from itertools import islice
+from typing import Final
 
-from pvnet.core.errors import LocalError, UnreachableError, WireError
+from pvnet.core.errors import LocalError, WireError
 from pvnet.core.machine import Counters, Note
-from pvnet.core.names import NodeName
+from pvnet.core.names import NAME_PATTERN, NodeName
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.lifecycle_pb2 import Lifecycle
 from pvnet.transport.base import MAX_FRAME_BYTES, Channel
 from pvnet.transport.envelope import CHANNEL_OF_BODY, SCHEMA_VERSION, decode_envelope
+from pvnet.transport.link_parts import (
+    RESET_TRIES,
+    BacklogFullError,
+    Deliver,
+    Grave,
+    Life,
+    LinkConfig,
+    LinkOutput,
+    Peer,
+    PeerDown,
+    PeerUp,
+    Sent,
+    Superseded,
+    Transmit,
+    Unwatch,
+    Watch,
+)
 
+__all__ = [
+    "BacklogFullError",
+    "Deliver",
+    "Link",
+    "LinkConfig",
+    "LinkOutput",
+    "PeerDown",
+    "PeerUp",
+    "Superseded",
+    "Transmit",
+    "Unwatch",
+    "Watch",
+]
 
-@dataclass(frozen=True, slots=True)
-class LinkConfig:
-    """Times in seconds, sizes in frames."""
+MAX_MESSAGE_BYTES: Final = MAX_FRAME_BYTES - 256
+"""Largest message (body, correlation, deadline): the rest of a frame is addresses and numbers of the link."""
 
-    retransmit_s: float = 1.0
-    retransmit_max_s: float = 5.0
-    ack_delay_s: float = 0.05
-    ack_every: int = 64
-    grace_s: float = 1.0
-    window: int = 1024
-    resend_burst: int = 64
-    backlog: int = 16384
-    max_peers: int = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Transmit:
-    """Give this frame to the port."""
-
-    destination: NodeName
-    channel: Channel
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Deliver:
-    """The next message of a peer, checked."""
-
-    envelope: Envelope
-
-
-@dataclass(frozen=True, slots=True)
-class PeerUp:
-    """A peer's incarnation is there; ``phase`` is a ``Lifecycle.Phase`` (BIRTH or READY)."""
-
-    node: NodeName
-    incarnation: int
-    phase: int
-    state: Lifecycle | None
-
-
-@dataclass(frozen=True, slots=True)
-class PeerDown:
-    """A peer's incarnation has ended for us; told once per incarnation and stream."""
-
-    node: NodeName
-    incarnation: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Ask the port for the state of this node."""
-
-    node: NodeName
-
-
-@dataclass(frozen=True, slots=True)
-class Superseded:
-    """A later incarnation of our own name exists: this process must stop."""
-
-    incarnation: int
-
-
-LinkOutput = Transmit | Deliver | PeerUp | PeerDown | Watch | Superseded | Note
-
-
-class BacklogFullError(UnreachableError):
-    """Too many frames wait for a peer that does not take them."""
-
-
-@dataclass(slots=True)
-class _Sent:
-    seq: int
-    channel: Channel
-    payload: bytes
-
-
-@dataclass(slots=True)
-class _Peer:
-    name: NodeName
-    incarnation: int = 0
-    alive: bool = False
-    phase: int = Lifecycle.PHASE_UNSPECIFIED
-    connection: int = 0
-    lost_at: float | None = None
-    # sending
-    stream: int = 1
-    next_seq: int = 1
-    unacked: deque[_Sent] = field(default_factory=deque)
-    backlog: deque[tuple[Channel, Envelope]] = field(default_factory=deque)
-    resend_at: float | None = None
-    resend_wait: float = 0.0
-    # receiving
-    rx_stream: int = 0
-    rx_next: int = 1
-    early: dict[int, Envelope] = field(default_factory=dict)
-    ack_owed: int = 0
-    ack_at: float | None = None
-    reset_told_at: float = -1e9
+_NAME: Final = re.compile(NAME_PATTERN)
+_RESET_EVERY_S: Final = 0.1
 
 
 class Link:
@@ -152,7 +95,9 @@ class Link:
         self.incarnation = incarnation
         self.config = config or LinkConfig()
         self.counters = Counters()
-        self._peers: dict[str, _Peer] = {}
+        self._peers: dict[str, Peer] = {}
+        self._dead: dict[str, None] = {}  # names of peers that are not up, the longest dead first
+        self._graves: dict[str, Grave] = {}
         self._online = True
         # Never later than the earliest deadline; recomputed by tick().  An early tick is harmless, a scan per
         # frame is not.
@@ -164,44 +109,46 @@ class Link:
         """Send ``envelope`` (body, correlation and deadline filled in) to ``destination``, exactly once and in order.
 
         Raises:
-            BacklogFullError: more than ``backlog`` frames wait for that peer.
-            LocalError: the body has no channel, or the message is larger than 128 KiB.
+            BacklogFullError: more than ``backlog`` frames or ``backlog_bytes`` wait for that peer.
+            LocalError: the body has no channel, the message is too large, or the destination is ourselves.
         """
         body = envelope.WhichOneof("body")
         channel = CHANNEL_OF_BODY.get(body or "")
         if channel is None:
             raise LocalError(f"a body of kind {body!r} cannot be sent")
         size = envelope.ByteSize()
-        if size > MAX_FRAME_BYTES - 256:
-            raise LocalError(f"message of {size} bytes to {destination}: expected at most {MAX_FRAME_BYTES - 256}")
+        if size > MAX_MESSAGE_BYTES:
+            raise LocalError(f"message of {size} bytes to {destination}: expected at most {MAX_MESSAGE_BYTES}")
+        if destination == self.name:
+            raise LocalError(f"{self.name} cannot send to itself")
         out: list[LinkOutput] = []
         peer = self._peers.get(destination)
         if peer is None:
             peer = self._add_peer(destination, out)
-        if peer.alive and not peer.backlog and len(peer.unacked) < self.config.window:
+        waiting, config = peer.backlog, self.config
+        if self._may_transmit(peer) and not waiting.count:
             self._transmit(peer, channel, envelope, now, out)
-        elif len(peer.backlog) >= self.config.backlog:
-            raise BacklogFullError(f"{destination} does not take messages: {len(peer.backlog)} are waiting")
+        elif waiting.count >= config.backlog or waiting.bytes + size > config.backlog_bytes:
+            raise BacklogFullError(f"{destination} does not take messages: {waiting.count} are waiting")
         else:
-            peer.backlog.append((channel, envelope))
+            waiting.push(channel, envelope, size)
         return out
+
+    def _may_transmit(self, peer: Peer) -> bool:
+        config = self.config
+        return peer.alive and len(peer.unacked) < config.window and peer.unacked_bytes < config.window_bytes
 
     def congested(self, destination: str) -> bool:
         """Whether frames to ``destination`` have to wait now (callers that can wait should)."""
         peer = self._peers.get(destination)
-        return peer is not None and peer.alive and len(peer.backlog) > 0
+        return peer is not None and peer.alive and peer.backlog.count > 0
 
     def cancel(self, destination: str, correlation: int) -> bool:
         """Take a call back that has not been sent yet; whether it was still here."""
         peer = self._peers.get(destination)
-        if peer is None:
-            return False
-        kept = deque(item for item in peer.backlog if item[1].correlation != correlation)
-        found = len(kept) != len(peer.backlog)
-        peer.backlog = kept
-        return found
+        return peer is not None and peer.backlog.cancel(correlation)
 
-    def _transmit(self, peer: _Peer, channel: Channel, envelope: Envelope, now: float, out: list[LinkOutput]) -> None:
+    def _transmit(self, peer: Peer, channel: Channel, envelope: Envelope, now: float, out: list[LinkOutput]) -> None:
         envelope.schema = SCHEMA_VERSION
         envelope.lab = self.lab
         envelope.source = self.name
@@ -210,19 +157,19 @@ class Link:
         envelope.destination_incarnation = peer.incarnation
         envelope.stream = peer.stream
         envelope.seq = peer.next_seq
-        if peer.rx_stream:
-            envelope.ack_stream = peer.rx_stream
-            envelope.ack = peer.rx_next - 1
-            peer.ack_owed = 0
-            peer.ack_at = None
+        envelope.ack_stream = peer.rx_stream
+        envelope.ack = peer.rx_next - 1
+        peer.ack_owed = 0
+        peer.ack_at = None
         payload = envelope.SerializeToString()
-        peer.unacked.append(_Sent(peer.next_seq, channel, payload))
+        peer.unacked.append(Sent(peer.next_seq, channel, payload))
+        peer.unacked_bytes += len(payload)
         peer.next_seq += 1
         if peer.resend_at is None:
             self._arm_resend(peer, now, self.config.retransmit_s)
         out.append(Transmit(peer.name, channel, payload))
 
-    def _arm_resend(self, peer: _Peer, now: float, wait: float) -> None:
+    def _arm_resend(self, peer: Peer, now: float, wait: float) -> None:
         peer.resend_wait = wait
         peer.resend_at = now + wait
         self._wake_by(peer.resend_at)
@@ -231,13 +178,13 @@ class Link:
         if self._due is None or due < self._due:
             self._due = due
 
-    def _flush(self, peer: _Peer, now: float, out: list[LinkOutput]) -> None:
-        while peer.alive and peer.backlog and len(peer.unacked) < self.config.window:
-            channel, envelope = peer.backlog.popleft()
+    def _flush(self, peer: Peer, now: float, out: list[LinkOutput]) -> None:
+        while peer.backlog.count and self._may_transmit(peer):
+            channel, envelope = peer.backlog.pop()
             self._transmit(peer, channel, envelope, now, out)
 
-    def _control(self, peer: _Peer, kind: str, out: list[LinkOutput], *, refused: int = 0) -> None:
-        """Send an unsequenced acknowledgement, or a reset that refuses a stream of the peer."""
+    def _control(self, peer: Peer, kind: str, out: list[LinkOutput]) -> None:
+        """Send an unsequenced frame: ``link_ack``, or ``link_reset`` (which refuses the stream in its ack fields)."""
         envelope = Envelope(
             schema=SCHEMA_VERSION,
             lab=self.lab,
@@ -246,15 +193,12 @@ class Link:
             destination=peer.name,
             destination_incarnation=peer.incarnation,
             stream=peer.stream,
+            ack_stream=peer.rx_stream,
+            ack=peer.rx_next - 1,
         )
-        if peer.rx_stream and kind == "link_ack":
-            envelope.ack_stream = peer.rx_stream
-            envelope.ack = peer.rx_next - 1
-            peer.ack_owed = 0
-            peer.ack_at = None
-        if kind == "link_reset":
-            envelope.ack_stream = refused
         getattr(envelope, kind).SetInParent()
+        peer.ack_owed = 0
+        peer.ack_at = None
         out.append(Transmit(peer.name, CHANNEL_OF_BODY[kind], envelope.SerializeToString()))
 
     # --- receiving -------------------------------------------------------------------------------------------------
@@ -266,109 +210,123 @@ class Link:
             envelope = decode_envelope(payload, self.lab)
         except WireError as error:
             return self._drop(out, "bad_envelope", source, channel, str(error))
-        if envelope.source != source or CHANNEL_OF_BODY.get(envelope.WhichOneof("body") or "") != channel:
+        body = envelope.WhichOneof("body")
+        if envelope.source != source:
             return self._drop(out, "misaddressed", source, channel, f"says it is from {envelope.source[:40]!r}")
+        if body is not None and CHANNEL_OF_BODY.get(body) != channel:
+            return self._drop(out, "misaddressed", source, channel, f"carries {body}")
         if envelope.destination != self.name or envelope.destination_incarnation != self.incarnation:
             self.counters["stale_destination"] += 1
             return out
+        if not envelope.stream or not envelope.source_incarnation or source == self.name or not _NAME.match(source):
+            return self._drop(out, "bad_envelope", source, channel, "impossible source, incarnation or stream")
+        control = body in {"link_ack", "link_reset"}
+        if control == bool(envelope.seq):
+            return self._drop(out, "bad_envelope", source, channel, f"{body} with sequence number {envelope.seq}")
         peer = self._peers.get(source)
         if peer is None:
-            if len(self._peers) >= self.config.max_peers:
+            if len(self._peers) >= self.config.max_peers and not self._bury_one(out, fenced=True):
                 return self._drop(out, "too_many_peers", source, channel, f"expected at most {len(self._peers)}")
             peer = self._add_peer(NodeName(source), out)
         if not self._check_peer(peer, envelope, now, out):
             return out
-        if envelope.HasField("link_reset"):
+        if body == "link_reset":
             self._reset_received(peer, envelope.ack_stream, now, out)
             return out
         if envelope.ack_stream == peer.stream and peer.unacked:
             self._acknowledged(peer, envelope.ack, now, out)
-        if envelope.seq:
-            self._sequenced(peer, envelope, now, out)
+        if not control:
+            self._sequenced(peer, envelope, len(payload), now, out)
         return out
-
-    def _reset_received(self, peer: _Peer, refused: int, now: float, out: list[LinkOutput]) -> None:
-        """Give up the refused stream if we still use it; answer, so that the peer sees the new one."""
-        if refused == peer.stream:
-            phase = peer.phase
-            self._down(peer, "it had given us up", out)
-            self._up(peer, peer.incarnation, phase, None, now, out)
-        self._control(peer, "link_ack", out)
 
     def _drop(self, out: list[LinkOutput], event: str, source: str, channel: str, text: str) -> list[LinkOutput]:
         self.counters[event] += 1
         out.append(Note(event, (("source", source), ("channel", channel), ("error", text)), "warning"))
         return out
 
-    def _add_peer(self, name: NodeName, out: list[LinkOutput]) -> _Peer:
-        peer = self._peers[name] = _Peer(name)
-        out.append(Watch(name))
-        return peer
-
-    def _check_peer(self, peer: _Peer, envelope: Envelope, now: float, out: list[LinkOutput]) -> bool:
+    def _check_peer(self, peer: Peer, envelope: Envelope, now: float, out: list[LinkOutput]) -> bool:
         """Compare incarnation and stream; whether the frame belongs to the peer's living stream."""
-        incarnation = envelope.source_incarnation
-        if incarnation < peer.incarnation:
+        incarnation, stream = envelope.source_incarnation, envelope.stream
+        if incarnation < peer.incarnation or (incarnation == peer.incarnation and peer.life is Life.ENDED):
             self.counters["stale_source"] += 1
             return False
-        stream = envelope.stream
         if incarnation > peer.incarnation:
             self._down(peer, "restarted", out)
-            self._up(peer, incarnation, Lifecycle.BIRTH, None, now, out)
-        elif not peer.alive:
-            if stream <= peer.rx_stream or not peer.rx_stream:
-                self._fence(peer, max(stream, peer.rx_stream), now, out)
+            peer.begin(incarnation)
+        if peer.life is Life.UNSEEN:
+            self._meet(peer, stream, now, out)
+            return True
+        if peer.life is Life.FENCED:
+            if stream <= peer.rx_stream:
+                self._fence(peer, now, out)
                 return False
-            self._adopt(peer, stream)
-            self._up(peer, incarnation, Lifecycle.BIRTH, None, now, out)
+            peer.adopt(stream)
+            self._up(peer, peer.phase, None, now, out)
             return True
-        if stream == peer.rx_stream:
-            return True
-        if stream < peer.rx_stream:
+        peer.unconfirmed_since = None
+        if stream > peer.rx_stream:
+            self._down(peer, "it had given us up", out)
+            peer.adopt(stream)
+            self._up(peer, peer.phase, None, now, out)
+        elif stream < peer.rx_stream:
             self.counters["stale_stream"] += 1
             return False
-        if peer.rx_stream:
-            phase = peer.phase
-            self._down(peer, "it had given us up", out)
-            self._adopt(peer, stream)
-            self._up(peer, incarnation, phase, None, now, out)
-        else:
-            self._adopt(peer, stream)
         return True
 
-    @staticmethod
-    def _adopt(peer: _Peer, stream: int) -> None:
-        peer.rx_stream = stream
-        peer.rx_next = 1
-        peer.early.clear()
+    def _meet(self, peer: Peer, stream: int, now: float, out: list[LinkOutput]) -> None:
+        """Bring up a peer of which the first that we see is a frame."""
+        lost = peer.phase == Lifecycle.LOST
+        if stream > 1:
+            # It had declared us down before we knew it, so it refuses our first stream; nothing was sent on it.
+            peer.stream += 1
+            peer.adopt(stream)
+        self._up(peer, Lifecycle.BIRTH, None, now, out)
+        if lost:
+            self._lost(peer, now)
 
-    def _fence(self, peer: _Peer, stream: int, now: float, out: list[LinkOutput]) -> None:
-        """Refuse a stream of a peer that lives although we had declared it down; say so at most every 100 ms."""
+    def _lost(self, peer: Peer, now: float) -> None:
+        peer.lost_at = now
+        self._wake_by(now + self.config.grace_s)
+
+    def _fence(self, peer: Peer, now: float, out: list[LinkOutput]) -> None:
+        """Answer a sign of life of a peer that we had declared down: it must start a new stream."""
         self.counters["fenced"] += 1
-        peer.rx_stream = stream
-        if now - peer.reset_told_at >= 0.1:
+        if peer.reset_told_at is None or now - peer.reset_told_at >= _RESET_EVERY_S:
             peer.reset_told_at = now
-            self._control(peer, "link_reset", out, refused=stream)
+            self._control(peer, "link_reset", out)
+        peer.reset_tries = RESET_TRIES
+        if peer.reset_at is None:
+            peer.reset_wait = self.config.retransmit_s
+            peer.reset_at = now + peer.reset_wait
+            self._wake_by(peer.reset_at)
 
-    def _sequenced(self, peer: _Peer, envelope: Envelope, now: float, out: list[LinkOutput]) -> None:
+    def _reset_received(self, peer: Peer, refused: int, now: float, out: list[LinkOutput]) -> None:
+        """Give up the refused stream if we still use it; answer, so that the peer sees the new one."""
+        if refused == peer.stream:
+            self._down(peer, "it had given us up", out)
+            self._up(peer, peer.phase, None, now, out)
+        self._control(peer, "link_ack", out)
+
+    def _sequenced(self, peer: Peer, envelope: Envelope, size: int, now: float, out: list[LinkOutput]) -> None:
         seq = envelope.seq
         if seq == peer.rx_next:
-            peer.rx_next += 1
-            peer.ack_owed += 1
-            out.append(Deliver(envelope))
+            self._deliver(peer, envelope, out)
             while peer.early:
                 following = peer.early.pop(peer.rx_next, None)
                 if following is None:
                     break
-                peer.rx_next += 1
-                peer.ack_owed += 1
-                out.append(Deliver(following))
+                self._deliver(peer, following, out)
+            if not peer.early:
+                peer.early_bytes = 0
         elif seq < peer.rx_next:
             self.counters["duplicate"] += 1
-            peer.ack_owed = self.config.ack_every
-        elif seq < peer.rx_next + self.config.window:
+            peer.ack_owed += 1
+        elif seq in peer.early:
+            self.counters["duplicate"] += 1
+        elif seq < peer.rx_next + self.config.window and peer.early_bytes < 2 * self.config.window_bytes:
             self.counters["early"] += 1
             peer.early[seq] = envelope
+            peer.early_bytes += size
         else:
             self.counters["beyond_window"] += 1
         if peer.ack_owed >= self.config.ack_every:
@@ -377,7 +335,16 @@ class Link:
             peer.ack_at = now + self.config.ack_delay_s
             self._wake_by(peer.ack_at)
 
-    def _acknowledged(self, peer: _Peer, ack: int, now: float, out: list[LinkOutput]) -> None:
+    def _deliver(self, peer: Peer, envelope: Envelope, out: list[LinkOutput]) -> None:
+        peer.rx_next += 1
+        peer.ack_owed += 1
+        if envelope.WhichOneof("body") is None:
+            self.counters["unknown_body"] += 1
+            out.append(Note("unknown_body", (("source", peer.name), ("seq", envelope.seq)), "warning"))
+        else:
+            out.append(Deliver(envelope))
+
+    def _acknowledged(self, peer: Peer, ack: int, now: float, out: list[LinkOutput]) -> None:
         if ack >= peer.next_seq:
             self.counters["bad_ack"] += 1
             return
@@ -385,20 +352,34 @@ class Link:
         if unacked[0].seq > ack:
             return
         while unacked and unacked[0].seq <= ack:
-            unacked.popleft()
+            peer.unacked_bytes -= len(unacked.popleft().payload)
         peer.resend_at = None
         if unacked:
             self._arm_resend(peer, now, self.config.retransmit_s)
-        if peer.backlog:
+        if peer.backlog.count:
             self._flush(peer, now, out)
 
     # --- peers come and go -------------------------------------------------------------------------------------------
 
     def watch(self, node: NodeName) -> list[LinkOutput]:
-        """Learn the states of ``node`` without sending it anything."""
+        """Learn the states of ``node``, for good, without sending it anything."""
         out: list[LinkOutput] = []
-        if node not in self._peers:
-            self._add_peer(node, out)
+        if node != self.name:
+            peer = self._peers.get(node) or self._add_peer(node, out)
+            peer.watched = True
+            self._dead.pop(node, None)
+        return out
+
+    def forget(self, node: str) -> list[LinkOutput]:
+        """Stop watching a node; its record goes when it is down and nothing waits for it."""
+        out: list[LinkOutput] = []
+        peer = self._peers.get(node)
+        if peer is not None:
+            peer.watched = False
+            if not peer.alive:
+                self._dead[node] = None
+                if not peer.backlog.count:
+                    self._bury(peer, out)
         return out
 
     def state_received(self, node: str, payload: bytes, now: float) -> list[LinkOutput]:
@@ -421,72 +402,110 @@ class Link:
             self._peer_state(peer, envelope.source_incarnation, envelope.lifecycle, now, out)
         return out
 
-    def _peer_state(self, peer: _Peer, incarnation: int, state: Lifecycle, now: float, out: list[LinkOutput]) -> None:
-        if incarnation < peer.incarnation:
+    def _peer_state(self, peer: Peer, incarnation: int, state: Lifecycle, now: float, out: list[LinkOutput]) -> None:
+        phase = state.phase
+        ended = phase == Lifecycle.DEATH
+        if not ended and phase not in {Lifecycle.BIRTH, Lifecycle.READY, Lifecycle.LOST}:
+            self.counters["bad_state"] += 1
+            return
+        if incarnation < peer.incarnation or (incarnation == peer.incarnation and peer.life is Life.ENDED):
             self.counters["stale_state"] += 1
             return
-        if state.phase in {Lifecycle.BIRTH, Lifecycle.READY}:
+        if incarnation == peer.incarnation and state.connection < peer.connection and not ended:
+            self.counters["stale_state"] += 1
+            return
+        if ended or incarnation > peer.incarnation:
+            self._down(peer, (state.text if ended else "") or ("it has ended" if ended else "restarted"), out)
             if incarnation > peer.incarnation:
-                self._down(peer, "restarted", out)
-                self._up(peer, incarnation, state.phase, state, now, out)
-            elif peer.alive and (state.phase != peer.phase or peer.lost_at is not None):
-                peer.phase = state.phase
-                peer.lost_at = None
-                out.append(PeerUp(peer.name, incarnation, state.phase, state))
-            elif not peer.alive and state.connection > peer.connection:
-                # It had only been cut off.  Its new stream will bring it up; make it start one.
-                self._fence(peer, max(peer.rx_stream, 1), now, out)
-            peer.connection = max(peer.connection, state.connection)
-        elif state.phase == Lifecycle.LOST:
-            if incarnation == peer.incarnation and state.connection >= peer.connection and peer.alive:
-                peer.lost_at = now
-                self._wake_by(now + self.config.grace_s)
-        elif state.phase == Lifecycle.DEATH:
-            self._down(peer, state.text or "it has ended", out)
-            if incarnation != peer.incarnation:
-                peer.incarnation = incarnation
-                peer.rx_stream = 0
+                peer.begin(incarnation)
+        if ended:
+            peer.life = Life.ENDED
+            peer.reset_at = None
+            return
+        reconnected = state.connection > peer.connection
+        peer.connection = state.connection
+        if phase == Lifecycle.LOST:
+            self._peer_lost(peer, now)
+        else:
+            self._peer_there(peer, phase, state, reconnected, now, out)
 
-    def _up(
-        self, peer: _Peer, incarnation: int, phase: int, state: Lifecycle | None, now: float, out: list[LinkOutput]
+    def _peer_lost(self, peer: Peer, now: float) -> None:
+        """The peer's connection broke: it has ``grace_s`` to come back."""
+        if peer.alive:
+            self._lost(peer, now)
+        elif peer.life is Life.UNSEEN:
+            peer.phase = Lifecycle.LOST
+        peer.reset_at = None
+
+    def _peer_there(
+        self, peer: Peer, phase: int, state: Lifecycle, reconnected: bool, now: float, out: list[LinkOutput]
     ) -> None:
-        if incarnation != peer.incarnation:
-            peer.connection = 0
-            peer.rx_stream = 0
-            peer.rx_next = 1
-            peer.early.clear()
-        peer.incarnation = incarnation
-        peer.alive = True
+        """The peer says that it is there."""
+        if peer.life is Life.UNSEEN:
+            self._up(peer, phase, state, now, out)
+        elif peer.life is Life.FENCED:
+            peer.phase = phase
+            self._fence(peer, now, out)  # it had only been cut off: its new stream will bring it up
+        else:
+            news = phase != peer.phase or peer.lost_at is not None
+            peer.phase = phase
+            peer.lost_at = peer.unconfirmed_since = None
+            if news:
+                out.append(PeerUp(peer.name, peer.incarnation, phase, state))
+            if reconnected and peer.unacked:  # what we sent meanwhile found nobody
+                self._resend(peer, None, self.config.retransmit_s, now, out)
+
+    def _up(self, peer: Peer, phase: int, state: Lifecycle | None, now: float, out: list[LinkOutput]) -> None:
+        peer.life = Life.UP
         peer.phase = phase
-        peer.lost_at = None
-        if state is not None:
-            peer.connection = state.connection
-        out.append(PeerUp(peer.name, incarnation, phase, state))
+        peer.lost_at = peer.unconfirmed_since = peer.reset_at = None
+        self._dead.pop(peer.name, None)
+        out.append(PeerUp(peer.name, peer.incarnation, phase, state))
         self._flush(peer, now, out)
 
-    def _down(self, peer: _Peer, reason: str, out: list[LinkOutput]) -> None:
-        """End the peer's incarnation: give up all that was meant for it."""
+    def _down(self, peer: Peer, reason: str, out: list[LinkOutput]) -> None:
+        """End the peer's incarnation, for us: give up all that was meant for it."""
         if not peer.alive:
             return
-        peer.alive = False
-        peer.lost_at = None
-        self.counters["given_up"] += len(peer.unacked) + len(peer.backlog)
-        peer.unacked.clear()
-        peer.backlog.clear()
-        peer.resend_at = None
-        peer.stream += 1
-        peer.next_seq = 1
-        peer.rx_next = 1
-        peer.early.clear()
-        peer.ack_owed = 0
-        peer.ack_at = None
+        peer.life = Life.FENCED
+        self.counters["given_up"] += peer.give_up()
+        if not peer.watched:
+            self._dead[peer.name] = None
         out.append(PeerDown(peer.name, peer.incarnation, reason))
 
-    def forget(self, node: str) -> None:
-        """Drop a dead peer's record (short-lived clients), unless frames still wait for it."""
-        peer = self._peers.get(node)
-        if peer is not None and not peer.alive and not peer.backlog:
-            del self._peers[node]
+    def _add_peer(self, name: NodeName, out: list[LinkOutput]) -> Peer:
+        if len(self._dead) >= self.config.dead_kept:
+            self._bury_one(out)
+        peer = self._peers[name] = Peer(name)
+        self._dead[name] = None
+        grave = self._graves.pop(name, None)
+        if grave is not None:
+            peer.raise_from(grave)
+        out.append(Watch(name))
+        return peer
+
+    def _bury_one(self, out: list[LinkOutput], *, fenced: bool = False) -> bool:
+        """Drop the record of the peer that is dead for the longest time, and for which nothing waits.
+
+        A fenced peer may come back and must then be told that we had given it up: it goes only in need.
+        """
+        for name in list(islice(self._dead, 16)):
+            peer = self._peers[name]
+            if not peer.backlog.count and (fenced or peer.life is not Life.FENCED):
+                self._bury(peer, out)
+                return True
+            del self._dead[name]
+            self._dead[name] = None
+        return False
+
+    def _bury(self, peer: Peer, out: list[LinkOutput]) -> None:
+        del self._peers[peer.name]
+        self._dead.pop(peer.name, None)
+        if peer.incarnation:
+            self._graves[peer.name] = peer.bury()
+            if len(self._graves) > self.config.graves:
+                del self._graves[next(iter(self._graves))]
+        out.append(Unwatch(peer.name))
 
     def peer_incarnation(self, node: str) -> int:
         """Incarnation of a living peer, or 0."""
@@ -514,42 +533,66 @@ class Link:
         out: list[LinkOutput] = []
         self._online = True
         for peer in self._peers.values():
+            if peer.reset_at is not None:
+                peer.reset_at = now
+                self._wake_by(now)
             if not peer.alive:
                 continue
             if peer.lost_at is not None:
-                peer.lost_at = now
-                self._wake_by(now + self.config.grace_s)
+                self._lost(peer, now)
+            peer.unconfirmed_since = now
+            self._wake_by(now + self.config.return_s)
             if peer.unacked:
-                self._resend(peer, now, len(peer.unacked), out)
-            if peer.rx_stream:
-                self._control(peer, "link_ack", out)
+                self._resend(peer, None, self.config.retransmit_s, now, out)
+            self._control(peer, "link_ack", out)
         return out
 
-    def _resend(self, peer: _Peer, now: float, most: int, out: list[LinkOutput]) -> None:
+    def _resend(self, peer: Peer, most: int | None, wait: float, now: float, out: list[LinkOutput]) -> None:
+        """Repeat the first ``most`` frames (None: all), and again after ``wait`` seconds without progress."""
         sent = list(islice(peer.unacked, most))
         self.counters["resent"] += len(sent)
         out.extend(Transmit(peer.name, item.channel, item.payload) for item in sent)
-        self._arm_resend(peer, now, min(peer.resend_wait * 2, self.config.retransmit_max_s))
+        self._arm_resend(peer, now, wait)
 
     def tick(self, now: float) -> list[LinkOutput]:
         """Repeat, acknowledge and give up what is due."""
         out: list[LinkOutput] = []
         self._due = None
-        if not self._online:
-            return out
-        grace = self.config.grace_s
-        for peer in list(self._peers.values()):
-            if peer.lost_at is not None and now >= peer.lost_at + grace:
-                self._down(peer, "connection lost", out)
-                continue
-            if peer.resend_at is not None and now >= peer.resend_at:
-                self._resend(peer, now, self.config.resend_burst, out)
-            if peer.ack_at is not None and now >= peer.ack_at:
-                self._control(peer, "link_ack", out)
-            for due in (peer.resend_at, peer.ack_at, None if peer.lost_at is None else peer.lost_at + grace):
-                if due is not None:
-                    self._wake_by(due)
+        if self._online:
+            for peer in self._peers.values():
+                self._tick_peer(peer, now, out)
+            if len(self._dead) > self.config.dead_kept:
+                self._bury_one(out)
         return out
+
+    def _tick_peer(self, peer: Peer, now: float, out: list[LinkOutput]) -> None:
+        config = self.config
+        lost_due = None if peer.lost_at is None else peer.lost_at + config.grace_s
+        silent_due = None if peer.unconfirmed_since is None else peer.unconfirmed_since + config.return_s
+        if lost_due is not None and now >= lost_due:
+            self._down(peer, "connection lost", out)
+            return
+        if silent_due is not None and now >= silent_due:
+            self._down(peer, "it did not come back", out)
+            return
+        if peer.resend_at is not None and now >= peer.resend_at:
+            self._resend(peer, config.resend_burst, min(peer.resend_wait * 2, config.retransmit_max_s), now, out)
+        if peer.ack_at is not None and now >= peer.ack_at:
+            self._control(peer, "link_ack", out)
+        if peer.reset_at is not None and now >= peer.reset_at:
+            self._repeat_reset(peer, now, out)
+        for due in (peer.resend_at, peer.ack_at, peer.reset_at, lost_due, silent_due):
+            if due is not None:
+                self._wake_by(due)
+
+    def _repeat_reset(self, peer: Peer, now: float, out: list[LinkOutput]) -> None:
+        peer.reset_at = None
+        if peer.reset_tries:
+            peer.reset_tries -= 1
+            peer.reset_told_at = now
+            self._control(peer, "link_reset", out)
+            peer.reset_at = now + peer.reset_wait
+            peer.reset_wait = min(peer.reset_wait * 2, self.config.retransmit_max_s)
 
     def deadline(self) -> float | None:
         """When ``tick`` may have something to do (possibly earlier than needed), or ``None``."""

@@ -44,8 +44,8 @@ def main() -> int:
             committed = ROOT / name
             if not committed.exists() or not filecmp.cmp(made, committed, shallow=False):
                 stale.append(str(name))
-    for name in stale:
-        sys.stderr.write(f"{name} is not what proto/ says: run python proto/generate.py\n")
+    for path_name in stale:
+        sys.stderr.write(f"{path_name} is not what proto/ says: run python proto/generate.py\n")
     return 1 if stale else 0
 
 

@@ -1,5 +1,7 @@
-"""What programs import: :class:`Lab` (start or join a lab) and :class:`VmcDevice` (its ``/dev/ibmvmc``)."""
+"""What programs import: a :class:`Lab` to start or join, its :class:`VmcDevice`, a :class:`VmcSession` over it."""
 
 from pvnet.client.device import VmcDevice, VmcQuery
+from pvnet.client.lab import Lab
+from pvnet.client.session import VmcSession
 
-__all__ = ["VmcDevice", "VmcQuery"]
+__all__ = ["Lab", "VmcDevice", "VmcQuery", "VmcSession"]

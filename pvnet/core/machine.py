@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 InT_contra = TypeVar("InT_contra", contravariant=True)
-OutT_co = TypeVar("OutT_co", covariant=True)
+OutT = TypeVar("OutT")
 
 
-class Machine(Protocol[InT_contra, OutT_co]):
+class Machine(Protocol[InT_contra, OutT]):
     """What a driver needs of a machine; see the module's text for the rules."""
 
-    def feed(self, event: InT_contra, now: float) -> list[OutT_co]:
+    def feed(self, event: InT_contra, now: float) -> list[OutT]:
         """Consume one input at time ``now`` (seconds) and return the consequences in order."""
         ...
 

@@ -15,6 +15,7 @@ ENOENT: Final = 2
 EINTR: Final = 4
 EIO: Final = 5
 ENXIO: Final = 6
+EBADF: Final = 9
 EAGAIN: Final = 11
 ENOMEM: Final = 12
 EFAULT: Final = 14

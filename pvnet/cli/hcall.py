@@ -1,0 +1,128 @@
+"""``pvnet hcall`` and ``pvnet supported``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pvnet.cli.run import JsonOption, LabOption, TimeoutOption, columns, run, say, say_json
+from pvnet.client import Lab
+from pvnet.core.errors import ConfigError
+from pvnet.papr.hcall import HcallOpcode, rc_name
+from pvnet.papr.signatures import SIGNATURES, parse_arguments
+from pvnet.pb.v1.management_pb2 import IssueHcall, Management
+from pvnet.vmc.messages import VmcType
+from pvnet.vmc.router import RouterOpcode, RouterTarget
+
+
+def hcall(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="H_SEND_CRQ, ... or an opcode such as 0x108.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="ARG...", help="In order, or as name=value; hex, decimal, 4KiB.")
+    ] = None,
+    partition: Annotated[
+        str | None, typer.Option("--as", metavar="PARTITION", help="Who calls; default: the management partition.")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry/--no-retry", help="Repeat the call while it answers busy.")] = True,
+    lab: LabOption = None,
+    as_json: JsonOption = False,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Have a partition of the running lab make one hypervisor call, and print r3 and r4 upward."""
+    opcode, args = parse_call(name, arguments or [])
+    caller, rc, outs = run(_hcall(lab, partition, opcode, args, retry=retry, timeout=timeout))
+    if as_json:
+        registers = {f"r{4 + i}": f"{value:#x}" for i, value in enumerate(outs)}
+        say_json(
+            {
+                "partition": caller,
+                "opcode": opcode,
+                "name": str(HcallOpcode(opcode)),
+                "rc": rc,
+                "rc_name": rc_name(rc),
+                "after": registers,
+            }
+        )
+        return
+    after = "".join(f"  r{4 + i}={value:#x}" for i, value in enumerate(outs))
+    say(f"{caller}: {HcallOpcode(opcode)} = {rc_name(rc)} ({rc}){after}")
+
+
+def parse_call(name: str, arguments: list[str]) -> tuple[int, tuple[int, ...]]:
+    """Opcode and registers that a user means; ConfigError names the field and what was expected."""
+    try:
+        opcode = HcallOpcode(int(name, 0))
+    except ValueError:
+        try:
+            opcode = HcallOpcode[name.upper()]
+        except KeyError:
+            import difflib
+
+            near = difflib.get_close_matches(name.upper(), [o.name for o in HcallOpcode], 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"hcall {name!r}: expected a name such as H_SEND_CRQ, or an opcode{hint}") from None
+    signature = SIGNATURES.get(opcode)
+    if signature is not None:
+        return int(opcode), parse_arguments(signature, arguments)
+    try:
+        registers = tuple(int(text, 0) for text in arguments)
+    except ValueError:
+        raise ConfigError(f"{opcode}: expected numbers for r4 upward (its arguments have no names here)") from None
+    if len(registers) > 9 or any(not 0 <= r < 1 << 64 for r in registers):
+        raise ConfigError(f"{opcode}: expected at most 9 registers of 64 bits")
+    return int(opcode), registers
+
+
+async def _hcall(
+    lab_name: str | None, partition: str | None, opcode: int, args: tuple[int, ...], *, retry: bool, timeout: float
+) -> tuple[str, int, tuple[int, ...]]:
+    async with Lab.join(lab_name) as lab:
+        caller = partition or lab.management_partition
+        lab.topology.partition(caller)
+        command = Management(issue_hcall=IssueHcall(opcode=opcode, args=args, retry_busy=retry))
+        reply = await lab.command(caller, command, timeout=timeout)
+        return caller, reply.rc, tuple(reply.outs)
+
+
+def supported(as_json: JsonOption = False) -> None:
+    """Print the parity matrix: every hcall, CRQ message and router call, and whether pvnet does it."""
+    rows = support_matrix()
+    if as_json:
+        say_json(rows)
+        return
+    for line in columns(
+        [("KIND", "NUMBER", "NAME", "STATE"), *((r["kind"], r["number"], r["name"], r["state"]) for r in rows)]
+    ):
+        say(line)
+    done = sum(r["state"] == "yes" for r in rows)
+    say(f"{done} of {len(rows)} supported")
+
+
+def support_matrix() -> list[dict[str, str]]:
+    """Rows of ``supported``: kind, number, name, state (``yes``, or ``no`` with what is answered)."""
+    from pvnet.papr.platform_io import LOPAR
+
+    rows = [
+        {
+            "kind": "hcall",
+            "number": f"{int(o):#06x}",
+            "name": o.name,
+            "state": "yes" if o in LOPAR.hcalls else "no (H_FUNCTION)",
+        }
+        for o in HcallOpcode
+    ]
+    rows += [{"kind": "vmc message", "number": f"{int(t):#04x}", "name": t.name, "state": "yes"} for t in VmcType]
+    rows += [
+        {"kind": "router opcode", "number": f"{int(o):#06x}", "name": o.name, "state": "yes"} for o in RouterOpcode
+    ]
+    rows += [
+        {
+            "kind": "router target",
+            "number": f"{int(t):#06x}",
+            "name": t.name,
+            "state": "yes" if t == RouterTarget.ROUTER else "no (0x8023)",
+        }
+        for t in RouterTarget
+    ]
+    return rows

@@ -1,0 +1,132 @@
+"""A lab for programs: start one of your own, or join one that is running.
+
+``async with Lab() as lab`` starts a broker, a hypervisor, partitions and a manager as processes and ends them all;
+``async with Lab.join() as lab`` uses the one that ``pvnet up`` started.  Either way ``lab`` is a node of its own on the
+broker, from which devices are opened and commands sent.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Self
+
+from pvnet.client.device import VmcDevice
+from pvnet.client.session import VmcSession
+from pvnet.core.errors import ConfigError, RefusedError
+from pvnet.pb.v1.envelope_pb2 import Envelope
+from pvnet.pb.v1.management_pb2 import Management, ManagementReply
+from pvnet.runtime.endpoint import Endpoint
+from pvnet.runtime.lab import LabProcesses
+from pvnet.runtime.lab_dir import find_lab
+from pvnet.runtime.service import make_port
+from pvnet.runtime.topology import Topology, default_topology
+
+
+class Lab:
+    """See the module's text.  ``Lab(topology)`` starts that topology (default: the one of ``pvnet up``)."""
+
+    def __init__(self, topology: Topology | None = None, *, base: Path | None = None) -> None:
+        # A name of its own, so that a program never collides with a lab that is already running.
+        self.topology = topology or default_topology(f"lab-{os.getpid()}-{secrets.token_hex(2)}")
+        self.processes: LabProcesses | None = LabProcesses(self.topology, base=base)
+        self.endpoint: Endpoint
+        self._broker = ""
+
+    @classmethod
+    def join(cls, name: str | None = None, *, base: Path | None = None) -> Self:
+        """Return a running lab (by name, ``$PVNET_LAB``, or the only one) to be entered.
+
+        Raises:
+            UnreachableError: no such lab is running.  ConfigError: several are, and none was named.
+        """
+        _, info = find_lab(name, base)
+        lab = cls.__new__(cls)
+        lab.topology = Topology.model_validate_json(_json(info.topology))
+        lab.processes = None
+        lab._broker = info.broker_url().text()
+        return lab
+
+    @property
+    def name(self) -> str:
+        """Name of the lab."""
+        return self.topology.lab.name
+
+    async def __aenter__(self) -> Self:
+        if self.processes is not None:
+            await self.processes.__aenter__()
+            self._broker = self.processes.supervisor.broker.url.text()
+        try:
+            await self._connect()
+        except BaseException:
+            await self._leave()
+            raise
+        return self
+
+    async def _connect(self) -> None:
+        node = f"app-{os.getpid()}-{secrets.token_hex(3)}"
+        self.endpoint = Endpoint(make_port(self._broker, self.name, node), lab=self.name, name=node, role="client")
+        await self.endpoint.start()
+        self.endpoint.ready()
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.endpoint.stop()
+        await self._leave()
+
+    async def _leave(self) -> None:
+        if self.processes is not None:
+            await self.processes.__aexit__(None, None, None)
+
+    # --- devices -----------------------------------------------------------------------------------------------------
+
+    @property
+    def management_partition(self) -> str:
+        """Name of the partition that has the VMC.
+
+        Raises:
+            ConfigError: this lab has none.
+        """
+        partition = self.topology.management_partition
+        if partition is None:
+            raise ConfigError(f"lab {self.name} has no management partition: expected one with management = true")
+        return partition.name
+
+    def vmc_device(self, *, timeout: float = 10.0) -> VmcDevice:
+        """Return ``/dev/ibmvmc`` of the management partition, to be opened (``async with``)."""
+        return VmcDevice(self.endpoint, self.management_partition, timeout=timeout)
+
+    def vmc_session(self, hmc_id: bytes | str = "pvnet", *, timeout: float = 10.0) -> VmcSession:
+        """Return a session of a management application, to be opened (``async with``)."""
+        return VmcSession(self.vmc_device(timeout=timeout), hmc_id, timeout=timeout)
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    async def command(self, node: str, command: Management, *, timeout: float = 10.0) -> ManagementReply:
+        """Send a management command to a node and return its reply, whatever its status.
+
+        Raises:
+            UnreachableError: the node is not there, died or did not answer.  RefusedError: it does not take it.
+        """
+        reply = await self.endpoint.call(node, Envelope(management=command), timeout)
+        return reply.management_reply
+
+    async def manage(self, command: Management, *, timeout: float = 60.0) -> ManagementReply:
+        """Run a command the whole way: manager, ``/dev/ibmvmc``, hypervisor, supervisor.
+
+        Raises:
+            RefusedError: its reply's status is not OK (the text says why).  UnreachableError: as :meth:`command`.
+            ConfigError: the lab has no manager.
+        """
+        if self.topology.manager is None:
+            raise ConfigError(f"lab {self.name} has no [manager]")
+        reply = await self.command(self.topology.manager.name, command, timeout=timeout)
+        if reply.status != ManagementReply.OK:
+            raise RefusedError(reply.text or ManagementReply.Status.Name(reply.status).lower().replace("_", " "))
+        return reply
+
+
+def _json(value: object) -> str:
+    import json
+
+    return json.dumps(value)

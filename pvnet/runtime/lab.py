@@ -1,0 +1,147 @@
+"""A lab of real processes: the supervisor, its place on the broker, and what the hypervisor may ask of it.
+
+The supervisor is itself a node (``supervisor``): it learns from the other nodes' states when they serve, and it carries
+out the platform part of management commands (list, show, power on, power off), which only the hypervisor may send.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from pvnet.core.errors import PvnetError
+from pvnet.pb.v1.envelope_pb2 import Envelope
+from pvnet.pb.v1.management_pb2 import Management, ManagementReply, Partition
+from pvnet.runtime.endpoint import Endpoint
+from pvnet.runtime.lab_dir import NodeInfo
+from pvnet.runtime.readiness import EndpointReadiness, Readiness
+from pvnet.runtime.service import NodeConfig, make_port
+from pvnet.runtime.supervisor import (
+    ConflictError,
+    Launch,
+    NodeSpec,
+    Supervisor,
+    SupervisorEvent,
+    UnknownNodeError,
+)
+from pvnet.runtime.topology import HYPERVISOR, SUPERVISOR, Topology
+from pvnet.transport.uri import BrokerUrl
+
+_STATES = {
+    "off": Partition.OFF,
+    "starting": Partition.STARTING,
+    "running": Partition.RUNNING,
+    "stopping": Partition.STOPPING,
+    "failed": Partition.FAILED,
+}
+
+
+class LabProcesses:
+    """Starts and ends a lab; ``async with`` lasts from "everything serves" to "nothing is left"."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        log_json: bool = False,
+        on_event: Callable[[SupervisorEvent], None] | None = None,
+        base: Path | None = None,
+    ) -> None:
+        self.topology = topology
+        self.supervisor = Supervisor(
+            topology, launcher=self._launch, readiness=self._readiness, on_event=on_event, base=base
+        )
+        self.endpoint: Endpoint
+        self._log_json = log_json
+
+    async def __aenter__(self) -> Self:
+        await self.supervisor.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.supervisor.stop()
+
+    def _launch(self, spec: NodeSpec, broker: BrokerUrl) -> Launch:
+        config = NodeConfig(node=spec.name, broker=broker.text(), topology=self.topology, log_json=self._log_json)
+        stdin = config.model_dump_json(by_alias=True).encode()
+        return Launch((f"pvnet_services.{spec.role}", "--config", "-"), stdin=stdin)
+
+    async def _readiness(self, broker: BrokerUrl) -> Readiness:
+        lab = self.topology.lab
+        port = make_port(broker.text(), lab.name, SUPERVISOR)
+        self.endpoint = Endpoint(port, lab=lab.name, name=SUPERVISOR, role="supervisor")
+        self.endpoint.on("management", self._management)
+        await self.endpoint.start(timeout=lab.ready_timeout_s)
+        self.endpoint.watch(HYPERVISOR)
+        self.endpoint.ready("supervisor")
+        return EndpointReadiness(self.endpoint)
+
+    # --- what the hypervisor asks ------------------------------------------------------------------------------------
+
+    def _management(self, envelope: Envelope) -> None:
+        kind = envelope.management.WhichOneof("command")
+        if kind == "show_status":
+            status = {"nodes": [node.model_dump() for node in self.supervisor.nodes()]}
+            answer = ManagementReply(status_json=json.dumps(status))
+            self.endpoint.reply(envelope, Envelope(management_reply=answer))
+        elif envelope.source != HYPERVISOR:
+            self.endpoint.refuse(envelope, f"only the {HYPERVISOR} may ask the supervisor to {kind}")
+        else:
+            self.endpoint.spawn(self._answer(envelope), str(kind))
+
+    async def _answer(self, envelope: Envelope) -> None:
+        try:
+            answer = await self._run(envelope.management)
+        except UnknownNodeError as error:
+            answer = ManagementReply(status=ManagementReply.NOT_FOUND, text=str(error))
+        except ConflictError as error:
+            answer = ManagementReply(status=ManagementReply.CONFLICT, text=str(error))
+        except PvnetError as error:
+            answer = ManagementReply(status=ManagementReply.FAILED, text=str(error).partition("\n")[0])
+        self.endpoint.reply(envelope, Envelope(management_reply=answer))
+
+    async def _run(self, command: Management) -> ManagementReply:
+        match command.WhichOneof("command"):
+            case "list_partitions":
+                first = command.list_partitions.first
+                return ManagementReply(partitions=self._partitions()[first:])
+            case "show_partition":
+                name = command.show_partition.name
+            case "power_on":
+                name = command.power_on.name
+                self._only_partitions(name)
+                await self.supervisor.power_on(name)
+            case "power_off":
+                name = command.power_off.name
+                self._only_partitions(name)
+                if self.topology.partition(name).management:
+                    raise ConflictError(f"{name} is the management partition: this command came through it")
+                await self.supervisor.power_off(name)
+            case kind:
+                text = f"the supervisor does not take {kind}"
+                return ManagementReply(status=ManagementReply.NOT_SUPPORTED, text=text)
+        self._only_partitions(name)
+        return ManagementReply(partitions=[p for p in self._partitions() if p.name == name])
+
+    def _only_partitions(self, name: str) -> None:
+        names = [p.name for p in self.topology.partitions]
+        if name not in names:
+            raise UnknownNodeError(f"no partition {name!r}; there are: {', '.join(names)}")
+
+    def _partitions(self) -> list[Partition]:
+        nodes = {node.name: node for node in self.supervisor.nodes()}
+        return [self._partition(p.name, nodes[p.name]) for p in self.topology.partitions]
+
+    def _partition(self, name: str, node: NodeInfo) -> Partition:
+        config = self.topology.partition(name)
+        return Partition(
+            name=name,
+            lpar_id=self.topology.lpar_id(name),
+            state=_STATES[node.state],
+            management=config.management,
+            memory_bytes=config.memory,
+            pid=node.pid or 0,
+            restarts=node.restarts,
+        )

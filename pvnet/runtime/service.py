@@ -1,0 +1,114 @@
+"""The frame of every node process: arguments, log, event loop, signals, one life.
+
+``python -m pvnet_services.KIND --config JSON``: the JSON is a :class:`NodeConfig`.  SIGTERM ends the node in good
+order; SIGINT is ignored (Ctrl-C reaches the whole terminal group, but the supervisor decides).  A node that cannot
+start prints one line to stderr and exits with the error's code; the supervisor shows it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pvnet.core.errors import ConfigError, PvnetError
+from pvnet.core.names import check_name
+from pvnet.runtime.endpoint import Endpoint
+from pvnet.runtime.log import configure_logging
+from pvnet.runtime.topology import Topology
+from pvnet.transport.base import Port
+from pvnet.transport.mqtt import MqttPort
+from pvnet.transport.uri import BrokerUrl
+
+
+class NodeConfig(BaseModel):
+    """What a node process is told: who it is, where the broker is, and the lab's whole topology."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    node: str
+    broker: str
+    """Address of the broker, with user and password."""
+    topology: Topology
+    log_json: bool = False
+
+
+class Node(Protocol):
+    """A node: something with a life of its own on an endpoint."""
+
+    endpoint: Endpoint
+
+    async def start(self) -> None:
+        """Serve; returns when the node is ready."""
+
+    async def stop(self) -> None:
+        """End in good order."""
+
+
+NodeFactory = Callable[[Endpoint, NodeConfig], Node]
+
+
+def make_port(broker: str, lab: str, name: str) -> Port:
+    """Return a port to a broker's lab for the node ``name``."""
+    import os
+
+    client_id = f"pvnet-{lab}-{name}-{os.getpid():x}"
+    return MqttPort(BrokerUrl.parse(broker), lab=lab, name=check_name(name), client_id=client_id)
+
+
+def run_service(role: str, factory: NodeFactory, arguments: list[str] | None = None) -> int:
+    """Run one node until SIGTERM; returns the exit code."""
+    parser = argparse.ArgumentParser(prog=f"pvnet_services.{role}", description=f"A pvnet {role} process.")
+    parser.add_argument("--config", required=True, metavar="JSON", help="a NodeConfig; - reads it from standard input")
+    given = parser.parse_args(arguments)
+    try:
+        config = NodeConfig.model_validate_json(sys.stdin.read() if given.config == "-" else given.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        sys.stderr.write(f"--config {'.'.join(map(str, first['loc']))}: {first['msg']}\n")
+        return ConfigError.exit_code
+    configure_logging(level=config.topology.lab.log_level, json_lines=config.log_json)
+    try:
+        import uvloop
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_live(role, factory, config))
+    except PvnetError as error:
+        sys.stderr.write(f"{config.node}: {error}\n")
+        return error.exit_code
+
+
+async def _live(role: str, factory: NodeFactory, config: NodeConfig) -> int:
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, asked.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    lab = config.topology.lab
+    endpoint = Endpoint(make_port(config.broker, lab.name, config.node), lab=lab.name, name=config.node, role=role)
+    await endpoint.start(timeout=lab.ready_timeout_s)
+    node = factory(endpoint, config)
+    try:
+        starting = loop.create_task(node.start())
+        stop = loop.create_task(asked.wait())
+        superseded = loop.create_task(endpoint.superseded.wait())
+        await asyncio.wait({starting, stop, superseded}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+            await asyncio.wait({stop, superseded}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (starting, stop, superseded):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if endpoint.superseded.is_set():
+            raise ConfigError(f"another process took the name {config.node!r} in lab {lab.name}")
+    except PvnetError as error:
+        await endpoint.stop(str(error))
+        raise
+    await node.stop()
+    return 0

@@ -1,0 +1,246 @@
+"""The hypervisor: executes hcalls, owns the buffers of the VMC, answers management applications.
+
+It joins machines, and has no protocol of its own: :class:`~pvnet.papr.platform.Platform` (hcalls, CRQs, windows), one
+:class:`~pvnet.vmc.hypervisor.VmcHypervisor` per VMC adapter, and what a session's payload asks for
+(``management_commands``).  A hypervisor that restarts has forgotten everything; its partitions notice and start anew.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from typing import assert_never
+
+from pvnet.core.errors import PvnetError
+from pvnet.core.machine import Note
+from pvnet.memory.dma import DmaMemory
+from pvnet.papr import platform_io as io
+from pvnet.papr.errno import EIO
+from pvnet.papr.hcall import HcallOpcode
+from pvnet.papr.platform import Platform
+from pvnet.pb.v1.envelope_pb2 import Envelope
+from pvnet.pb.v1.management_pb2 import ManagementReply
+from pvnet.runtime.driver import Driver
+from pvnet.runtime.endpoint import Endpoint
+from pvnet.runtime.layout import VMC_DRC_INDEX, WINDOW_BYTES, AdapterLayout, PartitionLayout, partition_layout
+from pvnet.runtime.service import NodeConfig, run_service
+from pvnet.runtime.topology import Topology
+from pvnet.transport.link import PeerDown, PeerUp
+from pvnet.vmc import hypervisor as vmc
+from pvnet_services.payloads import PayloadServer
+
+_MEMORY_TIMEOUT_S = 10.0
+_SEND_CRQ = int(HcallOpcode.H_SEND_CRQ)
+
+
+def platform_config(topology: Topology, layouts: list[PartitionLayout], pane_bytes: int) -> io.PlatformConfig:
+    """Return the hypervisor machine's configuration of a topology."""
+    partitions = []
+    for layout in layouts:
+        adapters = []
+        for adapter in layout.adapters:
+            partner: io.HypervisorPartner | io.PartitionPartner = io.HypervisorPartner()
+            if adapter.partner is not None:
+                partner = io.PartitionPartner(*adapter.partner)
+            adapters.append(
+                io.AdapterConfig(
+                    unit=adapter.unit,
+                    liobn=adapter.liobn,
+                    window_bytes=WINDOW_BYTES,
+                    remote_liobn=adapter.rliobn,
+                    remote_window_bytes=0 if adapter.rliobn is None else pane_bytes,
+                    partner=partner,
+                )
+            )
+        drc = None if layout.vmc is None else VMC_DRC_INDEX + layout.lpar_id
+        partitions.append(io.PartitionConfig(layout.name, layout.memory_bytes, tuple(adapters), drc))
+    return io.PlatformConfig(tuple(partitions), io.PROFILES[topology.hypervisor.profile])
+
+
+class HypervisorNode:
+    """See the module's text."""
+
+    def __init__(self, endpoint: Endpoint, config: NodeConfig) -> None:
+        topology = config.topology
+        offer = topology.hypervisor.vmc
+        self.endpoint = endpoint
+        self.layouts = {p.name: partition_layout(topology, p.name) for p in topology.partitions}
+        pane_bytes = -(-offer.max_hmcs * offer.pool_size * offer.max_mtu // 4096) * 4096
+        self.platform = Platform(platform_config(topology, list(self.layouts.values()), pane_bytes))
+        self._machine = Driver[io.PlatformInput, io.PlatformOutput](self.platform, self._carry_out)
+        self._calls: dict[int, Envelope] = {}
+        self._tag = 0
+        self._known_incarnation: dict[str, int] = {}
+        self._late_replies: list[tuple[Envelope, Envelope]] = []
+        self.adapters = {
+            (layout.name, int(layout.vmc.unit)): VmcAdapter(self, topology, layout.name, layout.vmc)
+            for layout in self.layouts.values()
+            if layout.vmc is not None
+        }
+
+    async def start(self) -> None:
+        """Serve."""
+        endpoint = self.endpoint
+        endpoint.on("hcall", self._hcall)
+        endpoint.on("crq_progress", self._crq_progress)
+        endpoint.on("management", self._management)
+        endpoint.on_peer_up.append(self._peer_up)
+        endpoint.on_peer_down.append(self._peer_down)
+        for partition, unit in self.adapters:
+            self._carry_all(self.platform.partner_register(partition, unit))
+        for name in self.layouts:
+            endpoint.watch(name)
+        endpoint.ready(f"{len(self.layouts)} partitions, profile {self.platform.profile.name}")
+
+    async def stop(self) -> None:
+        """Leave."""
+        self._machine.close()
+        for adapter in self.adapters.values():
+            adapter.driver.close()
+        await self.endpoint.stop()
+
+    # --- partitions ------------------------------------------------------------------------------------------------
+
+    def _peer_up(self, event: PeerUp) -> None:
+        if event.node in self.layouts and self._known_incarnation.get(event.node) != event.incarnation:
+            self._known_incarnation[event.node] = event.incarnation
+            self._machine.feed(io.PartitionStarted(event.node))
+
+    def _peer_down(self, event: PeerDown) -> None:
+        if self._known_incarnation.pop(event.node, None) is not None:
+            self._machine.feed(io.PartitionDied(event.node))
+
+    def _hcall(self, envelope: Envelope) -> None:
+        body = envelope.hcall
+        self._tag += 1
+        self._calls[self._tag] = envelope
+        memory = body.memory if body.HasField("memory") else None
+        self._machine.feed(
+            io.HcallRequest(envelope.source, self._tag, body.opcode, tuple(body.args), memory, body.problem_state)
+        )
+        for call, reply in self._late_replies:
+            self.endpoint.reply(call, reply)
+        self._late_replies.clear()
+
+    def _crq_progress(self, envelope: Envelope) -> None:
+        body = envelope.crq_progress
+        self._machine.feed(io.CrqConsumed(envelope.source, body.unit, body.registration, body.consumed))
+
+    # --- outputs of the platform --------------------------------------------------------------------------------------
+
+    def _carry_all(self, outputs: list[io.PlatformOutput]) -> None:
+        for output in outputs:
+            self._carry_out(output)
+
+    def _carry_out(self, output: io.PlatformOutput) -> None:
+        match output:
+            case io.HcallResult():
+                self._result(output)
+            case io.DeliverCrq(partition, unit, registration, slot, element, irq):
+                envelope = Envelope()
+                entry = envelope.crq_entry
+                entry.unit, entry.registration, entry.slot = unit, registration, slot
+                entry.element = element
+                entry.irq = irq
+                self.endpoint.post(partition, envelope)
+            case io.PartnerElement(partition, unit, element):
+                self.adapters[partition, unit].driver.feed(vmc.PartnerElement(element))
+            case io.PartnerRegistered(partition, unit, slots):
+                self.adapters[partition, unit].driver.feed(vmc.PartnerUp(slots))
+            case io.ReadMemory(tag, partition, address, length):
+                envelope = Envelope()
+                envelope.memory_read.address, envelope.memory_read.length = address, length
+                self._memory_call(partition, envelope, tag)
+            case io.WriteMemory(tag, partition, address, data):
+                envelope = Envelope()
+                envelope.memory_write.address, envelope.memory_write.data = address, data
+                self._memory_call(partition, envelope, tag)
+            case io.RaiseIrq(partition, unit):
+                envelope = Envelope()
+                envelope.irq.unit = unit
+                self.endpoint.post(partition, envelope)
+            case Note(event, fields, level):
+                self.note(event, fields, level)
+            case _:
+                assert_never(output)
+
+    def _result(self, output: io.HcallResult) -> None:
+        call = self._calls.pop(output.tag)
+        envelope = Envelope()
+        reply = envelope.hcall_reply
+        reply.rc = output.rc
+        args = list(call.hcall.args)
+        args[: len(output.outs)] = output.outs
+        reply.outs.extend(args)
+        if output.memory is not None:
+            reply.memory = output.memory
+        if call.hcall.opcode == _SEND_CRQ:
+            # Nobody waits for this answer, but somebody waits for what the element causes: that goes first.
+            self._late_replies.append((call, envelope))
+        else:
+            self.endpoint.reply(call, envelope)
+
+    def _memory_call(self, partition: str, envelope: Envelope, tag: int) -> None:
+        self.endpoint.call_back(partition, envelope, _MEMORY_TIMEOUT_S, partial(self._memory_done, tag))
+
+    def _memory_done(self, tag: int, result: Envelope | PvnetError) -> None:
+        if isinstance(result, PvnetError):
+            self._machine.feed(io.MemoryDone(tag, EIO))
+        else:
+            reply = result.memory_reply
+            self._machine.feed(io.MemoryDone(tag, reply.error, reply.data))
+
+    def note(self, event: str, fields: tuple[tuple[str, int | str], ...], level: str) -> None:
+        """Count a machine's note, and log it."""
+        self.endpoint.counters[event] += 1
+        getattr(self.endpoint.log, level)(event, **dict(fields))
+
+    # --- management ------------------------------------------------------------------------------------------------
+
+    def _management(self, envelope: Envelope) -> None:
+        if envelope.management.WhichOneof("command") != "show_status":
+            self.endpoint.refuse(envelope, "the hypervisor takes management commands only over the VMC")
+            return
+        status = {
+            "profile": self.platform.profile.name,
+            "partitions": sorted(self._known_incarnation),
+            "platform": dict(self.platform.counters),
+            "vmc": {f"{p}:{unit:#x}": adapter.status() for (p, unit), adapter in self.adapters.items()},
+            "endpoint": dict(self.endpoint.counters),
+            "link": dict(self.endpoint.link.counters),
+        }
+        self.endpoint.reply(envelope, Envelope(management_reply=ManagementReply(status_json=json.dumps(status))))
+
+
+class VmcAdapter:
+    """The hypervisor's end of one VMC adapter."""
+
+    def __init__(self, node: HypervisorNode, topology: Topology, partition: str, layout: AdapterLayout) -> None:
+        self.node = node
+        self.partition = partition
+        self.unit = int(layout.unit)
+        offer = topology.hypervisor.vmc
+        config = vmc.VmcHypervisorConfig(
+            max_hmcs=offer.max_hmcs, pool_size=offer.pool_size, max_mtu=offer.max_mtu, crq_slots=offer.crq_slots
+        )
+        memory: DmaMemory = node.platform.hypervisor_memory(partition, self.unit)
+        self.machine = vmc.VmcHypervisor(config, memory)
+        self.driver = Driver[vmc.HypervisorInput, vmc.HypervisorOutput](self.machine, self._carry_out)
+        self.payloads = PayloadServer(node.endpoint, topology, self._send)
+
+    def _send(self, index: int, session: int, payload: bytes) -> None:
+        self.driver.feed(vmc.SendMessage(index, session, payload))
+
+    def status(self) -> dict[str, object]:
+        """Numbers for ``show_status``."""
+        return {"handled": self.payloads.handled, "counters": dict(self.machine.counters)}
+
+
+def main() -> int:
+    """Run the process."""
+    return run_service("hypervisor", HypervisorNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

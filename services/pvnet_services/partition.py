@@ -1,0 +1,274 @@
+"""A partition: owns its memory, runs its drivers, offers their character devices to other processes.
+
+Life: connect, wait for the hypervisor, map the DMA windows (H_PUT_TCE_INDIRECT), probe the adapters, serve.  When the
+hypervisor dies, every driver sees "partner failed"; when it is back, the windows are mapped again and the adapters
+are probed again; open files of the old sessions end as the driver says (EBADFD, EIO).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from functools import partial
+from typing import assert_never
+
+from pvnet.core.errors import PvnetError, UnreachableError
+from pvnet.core.machine import Note
+from pvnet.memory.dma import DmaMemory
+from pvnet.memory.segment import Segment
+from pvnet.memory.window import ACCESS_BOTH, DmaWindow
+from pvnet.papr.calls import CallHypervisor, HcallReturned
+from pvnet.papr.errno import EFAULT
+from pvnet.papr.hcall import HcallOpcode, HcallRc
+from pvnet.pb.v1.envelope_pb2 import Envelope
+from pvnet.pb.v1.management_pb2 import ManagementReply
+from pvnet.pb.v1.papr_pb2 import MemoryReply
+from pvnet.runtime.crq_host import CrqHost
+from pvnet.runtime.driver import Driver
+from pvnet.runtime.endpoint import READY, Endpoint
+from pvnet.runtime.hcall_client import INLINE_BYTES, HcallClient
+from pvnet.runtime.layout import BUFFER_IOBA, DMA_BASE, PAGE, WINDOW_BYTES, AdapterLayout, partition_layout
+from pvnet.runtime.memfd import sealed_memory
+from pvnet.runtime.service import NodeConfig, run_service
+from pvnet.runtime.topology import HYPERVISOR
+from pvnet.transport.link import PeerDown, PeerUp
+from pvnet.vmc import interface as vmc
+from pvnet.vmc.context import VmcState
+from pvnet.vmc.dialect import DIALECTS
+from pvnet.vmc.partition import VmcPartition
+from pvnet_services.device_files import DeviceFiles
+
+_TCES_PER_CALL = 512
+
+
+class MappedAdapter:
+    """One adapter: its window as the partition knows it, its driver machine, its queue's firmware half."""
+
+    def __init__(self, node: PartitionNode, layout: AdapterLayout, config: vmc.VmcPartitionConfig) -> None:
+        self.layout = layout
+        self.node = node
+        self.window = DmaWindow(layout.liobn, WINDOW_BYTES)
+        self.memory = DmaMemory(node.memory, self.window)
+        self.machine = VmcPartition(config, self.memory)
+        self.driver = Driver[vmc.PartitionInput, vmc.PartitionOutput](self.machine, self._carry_out)
+        self.host = CrqHost(node.endpoint, HYPERVISOR, layout.unit, self.memory, self._irq)
+
+    def _irq(self) -> None:
+        self.driver.feed(vmc.Irq())
+
+    async def map(self) -> None:
+        """Map the DMA area page by page, in calls of up to 512 TCEs whose list lies in the partition's first page."""
+        pages = min((self.node.memory.size - DMA_BASE) // PAGE, WINDOW_BYTES // PAGE)
+        for first in range(1, pages, _TCES_PER_CALL):
+            count = min(_TCES_PER_CALL, pages - first)
+            tces = tuple(DMA_BASE + (first + i) * PAGE | ACCESS_BOTH for i in range(count))
+            self.node.memory.write(0, b"".join(tce.to_bytes(8, "big") for tce in tces))
+            args = (int(self.layout.liobn), first * PAGE, 0, count)
+            rc, _ = await self.node.hcalls.call(HcallOpcode.H_PUT_TCE_INDIRECT, args)
+            if rc:
+                raise UnreachableError(f"the hypervisor refuses TCEs of liobn {self.layout.liobn:#x}: {HcallRc(rc)}")
+            self.window.put_list(first * PAGE, tces)
+
+    def _carry_out(self, output: vmc.PartitionOutput) -> None:
+        match output:
+            case CallHypervisor(tag, opcode, args):
+                self.host.hcall_issued(opcode, args)
+                self.node.hcalls.start(opcode, args, partial(self._returned, tag, opcode, args))
+            case vmc.CrqProgress(consumed):
+                self.host.consumed(consumed)
+            case vmc.DeviceDone(request, result, data):
+                self.node.files.done(request, result, data)
+            case Note(event, fields, level):
+                self.node.note(self.layout.unit, event, fields, level)
+            case _:
+                assert_never(output)
+
+    def _returned(self, tag: int, opcode: int, args: tuple[int, ...], rc: int, outs: tuple[int, ...]) -> None:
+        self.host.hcall_returned(opcode, args, rc)
+        self.driver.feed(HcallReturned(tag, rc, outs))
+
+
+class PartitionNode:
+    """See the module's text."""
+
+    def __init__(self, endpoint: Endpoint, config: NodeConfig) -> None:
+        topology = config.topology
+        self.endpoint = endpoint
+        self.layout = partition_layout(topology, config.node)
+        self.timeout = topology.lab.ready_timeout_s
+        self.memory = Segment(sealed_memory(self.layout.memory_bytes, config.node))
+        self.adapter: MappedAdapter | None = None
+        windows: dict[int, DmaMemory] = {}
+        self.hcalls = HcallClient(endpoint, HYPERVISOR, self.memory, windows)
+        vmc_config, layout = topology.vmc_of(topology.partition(config.node)), self.layout.vmc
+        if vmc_config is not None and layout is not None:
+            assert layout.rliobn is not None, "a VMC adapter has two panes"
+            machine = vmc.VmcPartitionConfig(
+                unit=layout.unit,
+                lliobn=layout.liobn,
+                rliobn=layout.rliobn,
+                crq_ioba=layout.crq_ioba,
+                crq_bytes=layout.crq_bytes,
+                buffer_ioba=BUFFER_IOBA,
+                buffer_bytes=layout.buffer_bytes,
+                max_hmcs=vmc_config.max_hmcs,
+                pool_size=vmc_config.pool_size,
+                max_mtu=vmc_config.max_mtu,
+                dialect=DIALECTS[vmc_config.dialect],
+            )
+            self.adapter = MappedAdapter(self, layout, machine)
+            windows[layout.liobn] = self.adapter.memory
+        self.files = DeviceFiles(endpoint, None if self.adapter is None else self.adapter.driver)
+        self._hypervisor = 0
+        self._vmc_ready = asyncio.Event()
+
+    async def start(self) -> None:
+        """Serve once the hypervisor is there and the VMC, if we have one, has come up."""
+        endpoint = self.endpoint
+        endpoint.on("crq_entry", self._crq_entry)
+        endpoint.on("irq", self._irq)
+        endpoint.on("memory_read", self._memory_read)
+        endpoint.on("memory_write", self._memory_write)
+        endpoint.on("device_io", self.files.request)
+        endpoint.on("management", self._management)
+        endpoint.on_peer_down.append(self._peer_down)
+        await endpoint.wait_peer(HYPERVISOR, timeout=self.timeout)
+        self._hypervisor = endpoint.link.peer_incarnation(HYPERVISOR)
+        await self._attach()
+        endpoint.on_peer_up.append(self._peer_up)
+        if self.adapter is not None:
+            await self._vmc_up(self.adapter)
+        endpoint.ready("management partition" if self.adapter is not None else "partition")
+
+    async def _attach(self) -> None:
+        if self.adapter is not None:
+            await self.adapter.map()
+            self.adapter.driver.feed(vmc.Probe())
+
+    async def _vmc_up(self, adapter: MappedAdapter) -> None:
+        """Wait for the capabilities exchange, which the machine tells by a note."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                await self._vmc_ready.wait()
+        except TimeoutError:
+            state = adapter.machine.state.name.lower()
+            raise UnreachableError(f"the VMC did not come up within {self.timeout:g} s (state {state})") from None
+
+    async def stop(self) -> None:
+        """Deregister the adapters as a driver that is unloaded does, then leave."""
+        if self.adapter is not None:
+            self.adapter.driver.feed(vmc.Remove())
+            self.adapter.driver.close()
+        await self.endpoint.stop()
+
+    # --- the platform comes and goes ---------------------------------------------------------------------------------
+
+    def _peer_down(self, event: PeerDown) -> None:
+        self.files.owner_died(event.node)
+        if event.node == HYPERVISOR and self.adapter is not None:
+            self.adapter.host.platform_died()
+
+    def _peer_up(self, event: PeerUp) -> None:
+        if event.node == HYPERVISOR and event.phase >= READY and event.incarnation != self._hypervisor:
+            self._hypervisor = event.incarnation
+            self.endpoint.spawn(self._reattach(), "reattach")
+
+    async def _reattach(self) -> None:
+        if self.adapter is not None:
+            self.adapter.driver.feed(vmc.Remove())
+        await self._attach()
+
+    # --- messages ----------------------------------------------------------------------------------------------------
+
+    def _from_hypervisor(self, envelope: Envelope) -> bool:
+        if envelope.source == HYPERVISOR:
+            return True
+        self.endpoint.counters["not_the_hypervisor"] += 1
+        if envelope.correlation:
+            self.endpoint.refuse(envelope, f"{envelope.source} is not the hypervisor of {self.endpoint.name}")
+        return False
+
+    def _crq_entry(self, envelope: Envelope) -> None:
+        entry = envelope.crq_entry
+        if not self._from_hypervisor(envelope):
+            return
+        if self.adapter is None or entry.unit != self.adapter.layout.unit:
+            self.endpoint.counters["crq_entry_refused"] += 1
+        else:
+            self.adapter.host.entry(entry)
+
+    def _irq(self, envelope: Envelope) -> None:
+        if self._from_hypervisor(envelope) and self.adapter is not None:
+            self.adapter.driver.feed(vmc.Irq())
+
+    def _memory_read(self, envelope: Envelope) -> None:
+        if not self._from_hypervisor(envelope):
+            return
+        body, answer = envelope.memory_read, MemoryReply()
+        if body.length <= INLINE_BYTES and self.memory.contains(body.address, body.length):
+            answer.data = self.memory.read(body.address, body.length)
+        else:
+            answer.error = EFAULT
+        self.endpoint.reply(envelope, Envelope(memory_reply=answer))
+
+    def _memory_write(self, envelope: Envelope) -> None:
+        if not self._from_hypervisor(envelope):
+            return
+        body, answer = envelope.memory_write, MemoryReply()
+        if self.memory.contains(body.address, len(body.data)):
+            self.memory.write(body.address, body.data)
+        else:
+            answer.error = EFAULT
+        self.endpoint.reply(envelope, Envelope(memory_reply=answer))
+
+    def _management(self, envelope: Envelope) -> None:
+        command = envelope.management
+        match command.WhichOneof("command"):
+            case "show_status":
+                answer = ManagementReply(status_json=json.dumps(self._status()))
+                self.endpoint.reply(envelope, Envelope(management_reply=answer))
+            case "issue_hcall":
+                self.endpoint.spawn(self._issue_hcall(envelope), "hcall")
+            case kind:
+                self.endpoint.refuse(envelope, f"a partition does not take {kind}")
+
+    async def _issue_hcall(self, envelope: Envelope) -> None:
+        command = envelope.management.issue_hcall
+        seconds = envelope.deadline_ms / 1000 or self.timeout
+        try:
+            rc, outs = await self.hcalls.call(
+                command.opcode, tuple(command.args), retry_busy=command.retry_busy, timeout=seconds
+            )
+        except PvnetError as error:
+            self.endpoint.refuse(envelope, str(error))
+        else:
+            self.endpoint.reply(envelope, Envelope(management_reply=ManagementReply(rc=rc, outs=outs)))
+
+    def note(self, unit: int, event: str, fields: tuple[tuple[str, int | str], ...], level: str) -> None:
+        """Count a machine's note, and log it with the adapter's address."""
+        self.endpoint.counters[event] += 1
+        getattr(self.endpoint.log, level)(event, unit=f"{unit:#x}", **dict(fields))
+        if self.adapter is not None and self.adapter.machine.state == VmcState.READY:
+            self._vmc_ready.set()
+
+    def _status(self) -> dict[str, object]:
+        status: dict[str, object] = {
+            "memory_bytes": self.layout.memory_bytes,
+            "open_files": self.files.open_count,
+            "endpoint": dict(self.endpoint.counters),
+            "link": dict(self.endpoint.link.counters),
+        }
+        if self.adapter is not None:
+            machine = self.adapter.machine
+            status["vmc"] = {"state": machine.state.name.lower(), "counters": dict(machine.counters)}
+        return status
+
+
+def main() -> int:
+    """Run the process."""
+    return run_service("partition", PartitionNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

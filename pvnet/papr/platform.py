@@ -233,6 +233,11 @@ class Platform:
             raise LocalError(f"unit {unit:#x} of {partition} has no pane 2 of the hypervisor's")
         return memory
 
+    @property
+    def chunks_under_way(self) -> int:
+        """ReadMemory and WriteMemory that are not answered yet."""
+        return self._memory.chunks_under_way
+
     def waiting_posts(self, partition: str, unit: int) -> int:
         """Elements that the hypervisor's own end has posted and that are not in the queue yet."""
         partner = self._adapter(partition, unit).partner
@@ -332,8 +337,8 @@ class Platform:
         if memory is not None:
             return Target(Side(memory.window, ioba, memory.segment, memory.segment.size), None)
         partner = adapter.partner
-        if not isinstance(partner, Adapter) or partner.window is None:
-            return None
+        assert isinstance(partner, Adapter), "a hypervisor partner has its memory in the table above"
+        assert partner.window is not None, "its queue could not be registered without one"
         return self._own(self._partitions[partner.partition], partner.window, ioba)
 
     def _own(self, state: PartitionState, window: DmaWindow, ioba: int) -> Target:

@@ -11,7 +11,8 @@ it never changes the order of messages.  It decides by what the recording shows 
 
 * A message that would make the machine send something (ADD BUF, REM BUF, SIGNAL, INIT, INIT COMPLETE) waits while the
   next thing that left the driver is the application's (OPEN, SIGNAL, CLOSE, a copy to the hypervisor).
-* A message that would end what the application is about to do (transport event, refused OPEN or CLOSE) waits as well.
+* A message that ends a session (transport event, CLOSE RESP, refused OPEN) waits as well: it takes buffers away, and
+  without a buffer on every index the driver refuses any new connection.
 * A copy for the application is answered when the OPEN or SIGNAL that follows it is due, so that what the queue's
   thread sent in between comes first.
 * When the recording demands something that did not come, the waiting messages are delivered one by one until it does.
@@ -30,7 +31,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, assert_never
 
 from pvnet.capture.report import Report
 from pvnet.capture.sequence import ComparedSequence, Made
@@ -154,6 +155,7 @@ class _Runner:
         self.handles: dict[int, int] = {}
         self.spare_handle: int | None = None
         self.acting = -1
+        self.is_removed = False
         self.requests = 0
         self.done: dict[int, DeviceDone] = {}
         self._sort()
@@ -248,6 +250,8 @@ class _Runner:
                         self.done[output.request] = output
                     case CrqProgress() | Note():
                         pass
+                    case _:
+                        assert_never(output)
         if copied:
             self._read_all()
 
@@ -317,7 +321,7 @@ class _Runner:
 
     def _must_wait(self, element: bytes) -> bool:
         """Whether the driver cannot have taken this message before what the recording shows next."""
-        header, kind, index = element[0], element[1], element[5]
+        header, kind = element[0], element[1]
         is_command = header == CrqHeader.COMMAND
         makes_output = header == CrqHeader.INIT or (is_command and kind in _ANSWERED_TYPES)
         candidates = [position for stream in (self.crq, self.rdma) if (position := stream.next_unmade()) is not None]
@@ -325,16 +329,11 @@ class _Runner:
         position = min(candidates, default=None)
         if position is None or (freed is not None and freed < position and not self.link.made):
             return makes_output
-        of_app, app_index = self._application_of(position)
-        if not of_app:
-            return False
-        if makes_output or header == CrqHeader.TRANSPORT_EVENT:
-            return True
-        if is_command and kind in _RESPONSE_ERROR_TYPES:
-            resets = kind == VmcType.CLOSE_RESPONSE and element[2] != 0
-            ends = kind == VmcType.CLOSE_RESPONSE or element[2] != 0
-            return resets or (ends and index == app_index)
-        return False
+        of_app, _ = self._application_of(position)
+        ends_session = header == CrqHeader.TRANSPORT_EVENT or (
+            is_command and (kind == VmcType.CLOSE_RESPONSE or (kind == VmcType.OPEN_RESPONSE and element[2] != 0))
+        )
+        return of_app and (makes_output or ends_session)
 
     def _application_of(self, position: int) -> tuple[bool, int]:
         """Whether what left the driver at ``position`` came from an application's thread, and of which connection."""
@@ -367,8 +366,8 @@ class _Runner:
             case AppAct.SET_HMC_ID:
                 self._close(index)
                 handle = self._call(DeviceOpen)
-                if handle is not None and handle >= 0:
-                    self.handles[index] = handle
+                assert handle is not None, "open() never waits"
+                self.handles[index] = handle
                 identity = data[:HMC_ID_BYTES].ljust(HMC_ID_BYTES, b"\0")
                 self._try(record, lambda request, fd: DeviceIoctl(request, fd, SETHMCID, identity))
             case AppAct.WRITE:
@@ -461,6 +460,8 @@ class _Runner:
         if self.link_calls:
             tag, _ = self.link_calls.popleft()
             self._feed(HcallReturned(tag, record.rc, record.outs))
+        if self.is_removed and not is_busy(record.rc):
+            self.machine, self.is_removed = None, False
         if opcode is HcallOpcode.H_REQUEST_VMC and self.last_busy is None and self.spare_handle is not None:
             handle, self.spare_handle = self.spare_handle, None
             self._call(lambda request: DeviceClose(request, handle))
@@ -473,11 +474,12 @@ class _Runner:
             case HcallOpcode.H_FREE_CRQ if self.machine is not None:
                 for index in list(self.handles):
                     self._close(index)
+                self.is_removed = True
                 self._feed(Remove())
             case HcallOpcode.H_REQUEST_VMC if self.machine is not None:
                 self.spare_handle = handle = self._call(DeviceOpen)
-                if handle is not None:
-                    self._call(lambda request: DeviceIoctl(request, handle, REQUESTVMC))
+                assert handle is not None, "open() never waits"
+                self._call(lambda request: DeviceIoctl(request, handle, REQUESTVMC))
             case _:
                 return False
         return True

@@ -108,6 +108,18 @@ def test_scattered_copy_between_two_segments() -> None:
     )
 
 
+def test_pages_can_be_swapped_in_one_copy() -> None:
+    memory = filled(3)
+    before = bytes(memory)
+    there, back = DmaWindow(1, SIZE), DmaWindow(2, SIZE)
+    there.put_list(0, (0x0003, 0x2003))
+    back.put_list(0, (0x2003, 0x0003))
+    # Two segments over one buffer, as two windows of one partition are.
+    assert copy(side(there, 0, Segment(memory)), side(back, 0, Segment(memory)), 2 * PAGE_BYTES) is None
+    assert memory[0x2000:0x3000] == before[0x0000:0x1000]
+    assert memory[0x0000:0x1000] == before[0x2000:0x3000]
+
+
 def test_a_copy_needs_both_segments_here() -> None:
     window = DmaWindow(1, SIZE)
     window.map(0, 0, SIZE)

@@ -125,6 +125,9 @@ def test_clearing_a_huge_window_costs_only_what_is_mapped() -> None:
     assert window.stuff(0, 0, 1 << 30) is None
     assert window.get(7 * PAGE_BYTES) == 0
     assert window.get(1 << 50) == 0x6003
+    window.put(0, 0x7003)
+    assert window.stuff(0, 0, 1) is None
+    assert (window.get(0), window.mapped_pages) == (0, 1)
 
 
 tces = st.tuples(st.integers(0, PAGES), st.integers(0, 3)).map(lambda t: (t[0] << 12) | t[1])

@@ -20,7 +20,6 @@ from papr_platform_rig import (
 )
 
 from pvnet.core.errors import LocalError
-from pvnet.core.machine import Tick
 from pvnet.memory.window import PAGE_BYTES
 from pvnet.papr.hcall import HcallOpcode as Op
 from pvnet.papr.hcall import HcallRc as Rc
@@ -215,9 +214,10 @@ def test_overlay_of_an_unmapped_slot_waits() -> None:
     rig.call("mp", Op.H_FREE_CRQ, SERVER)
     assert rig.platform.counters["crq_overlaid"] == 0
     assert rig.platform.deadline() is not None, "nobody reports progress of a mapped queue"
+    assert rig.call("mp", Op.H_REG_CRQ, SERVER, QUEUE, 4096) == 0
     rig.call("lpar", Op.H_PUT_TCE, CLIENT_LOCAL, QUEUE + PAGE_BYTES, QUEUE + PAGE_BYTES | 3)
     rig.memory["lpar"].write(QUEUE, b"\0")
-    rig.feed(Tick())
+    assert rig.send("mp", SERVER, MESSAGE) == Rc.H_DROPPED, "the event comes first"
     assert rig.memory["lpar"].read(QUEUE, 16) == DEREGISTERED
     assert rig.platform.deadline() is None
 

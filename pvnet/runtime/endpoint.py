@@ -28,6 +28,7 @@ from pvnet.core.machine import Note
 from pvnet.core.names import NodeName, check_name
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.lifecycle_pb2 import Lifecycle
+from pvnet.runtime.log import LEVELS
 from pvnet.transport.base import Port
 from pvnet.transport.envelope import REPLY_BODIES, SCHEMA_VERSION
 from pvnet.transport.link import (
@@ -226,9 +227,14 @@ class Endpoint:
 
     def _finish(self, number: int, result: Envelope | PvnetError) -> None:
         pending = self._pending.pop(number, None)
-        if pending is not None:
-            pending.timer.cancel()
+        if pending is None:
+            return
+        pending.timer.cancel()
+        try:
             pending.callback(result)
+        except Exception as error:  # one bad answer must not end the node
+            self.counters["handler_failed"] += 1
+            self.log.error("callback_failed", source=pending.destination, exc_info=error)
 
     async def call(
         self, destination: str, envelope: Envelope, timeout: float = 10.0, *, wait_for_peer: bool = True
@@ -265,6 +271,15 @@ class Endpoint:
         there = bool(self.link.peer_incarnation(pending.destination))
         why = "is not there" if not there else "does not take messages" if unsent else "did not answer"
         self._finish(number, DeadlineError(f"{pending.destination} {why} (waited {timeout:g} s)"))
+
+    def note(self, note: Note, **context: str | int) -> None:
+        """Count what a machine noticed, and log it; ``context`` says of which part (the note's own fields win)."""
+        self.counters[note.event] += 1
+        if self.log.is_enabled_for(LEVELS[note.level]):
+            fields = {**context, **dict(note.fields)}
+            # "event" and "node" are the log line's own.
+            safe = {f"of_{key}" if key in {"event", "node"} else key: value for key, value in fields.items()}
+            getattr(self.log, note.level)(note.event, **safe)
 
     # --- peers -------------------------------------------------------------------------------------------------------
 
@@ -380,9 +395,8 @@ class Endpoint:
                 case Superseded(incarnation):
                     self.log.error("superseded", by_incarnation=incarnation)
                     self.superseded.set()
-                case Note(event, fields, level):
-                    self.counters[event] += 1
-                    getattr(self.log, level)(event, **dict(fields))
+                case Note():
+                    self.note(output)
         due = self.link.deadline()
         if due is not None and (self._timer is None or due < self._timer_at) and not self._closed:
             if self._timer is not None:

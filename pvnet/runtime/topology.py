@@ -155,8 +155,8 @@ class Restart(Strict):
 class HypervisorVmc(Strict):
     """What the hypervisor offers on the virtual management channel.  Spec: vmc 3.6, 5."""
 
-    max_hmcs: int = Field(default=2, ge=1, le=255)
-    pool_size: int = Field(default=32, ge=1, le=64)
+    max_hmcs: int = Field(default=8, ge=1, le=254)
+    pool_size: int = Field(default=32, ge=2, le=64)
     max_mtu: int = Field(default=4096, ge=32, le=16384)
     crq_slots: int = Field(default=256, ge=2, le=4096)
     """Size of its own CRQ as told in the capabilities exchange."""
@@ -178,7 +178,8 @@ class PartitionVmc(Strict):
     """The VMC adapter of the management partition; limits as the Linux driver's module parameters.  Spec: vmc 5."""
 
     unit: Unit = Field(default=0x30000000, validate_default=True)
-    max_hmcs: int = Field(default=1, ge=1, le=2)
+    max_hmcs: int = Field(default=4, ge=1, le=254)
+    """HMC connections at once.  The Linux driver allows 1 (its default) or 2; dialect ``linux`` keeps to that."""
     pool_size: int = Field(default=32, ge=16, le=64)
     max_mtu: int = Field(default=4096, ge=4096, le=16384)
     dialect: Literal["hardened", "linux", "lopar"] = "hardened"

@@ -14,7 +14,6 @@ from typing import assert_never
 
 from pvnet.core.errors import PvnetError
 from pvnet.core.machine import Note
-from pvnet.memory.dma import DmaMemory
 from pvnet.papr import platform_io as io
 from pvnet.papr.errno import EIO
 from pvnet.papr.hcall import HcallOpcode
@@ -27,7 +26,8 @@ from pvnet.runtime.layout import VMC_DRC_INDEX, WINDOW_BYTES, AdapterLayout, Par
 from pvnet.runtime.service import NodeConfig, run_service
 from pvnet.runtime.topology import Topology
 from pvnet.transport.link import PeerDown, PeerUp
-from pvnet.vmc import hypervisor as vmc
+from pvnet.vmc import hypervisor_io as vmc
+from pvnet.vmc.hypervisor import VmcHypervisor
 from pvnet_services.payloads import PayloadServer
 
 _MEMORY_TIMEOUT_S = 10.0
@@ -88,7 +88,7 @@ class HypervisorNode:
         endpoint.on_peer_up.append(self._peer_up)
         endpoint.on_peer_down.append(self._peer_down)
         for partition, unit in self.adapters:
-            self._carry_all(self.platform.partner_register(partition, unit))
+            self.carry_all(self.platform.partner_register(partition, unit))
         for name in self.layouts:
             endpoint.watch(name)
         endpoint.ready(f"{len(self.layouts)} partitions, profile {self.platform.profile.name}")
@@ -129,7 +129,8 @@ class HypervisorNode:
 
     # --- outputs of the platform --------------------------------------------------------------------------------------
 
-    def _carry_all(self, outputs: list[io.PlatformOutput]) -> None:
+    def carry_all(self, outputs: list[io.PlatformOutput]) -> None:
+        """Do what the platform wants, in order."""
         for output in outputs:
             self._carry_out(output)
 
@@ -160,8 +161,8 @@ class HypervisorNode:
                 envelope = Envelope()
                 envelope.irq.unit = unit
                 self.endpoint.post(partition, envelope)
-            case Note(event, fields, level):
-                self.note(event, fields, level)
+            case Note():
+                self.endpoint.note(output)
             case _:
                 assert_never(output)
 
@@ -191,11 +192,6 @@ class HypervisorNode:
             reply = result.memory_reply
             self._machine.feed(io.MemoryDone(tag, reply.error, reply.data))
 
-    def note(self, event: str, fields: tuple[tuple[str, int | str], ...], level: str) -> None:
-        """Count a machine's note, and log it."""
-        self.endpoint.counters[event] += 1
-        getattr(self.endpoint.log, level)(event, **dict(fields))
-
     # --- management ------------------------------------------------------------------------------------------------
 
     def _management(self, envelope: Envelope) -> None:
@@ -221,16 +217,56 @@ class VmcAdapter:
         self.partition = partition
         self.unit = int(layout.unit)
         offer = topology.hypervisor.vmc
+        # Half for the partition's messages, half for ours; the seed of each index is the partition's as well.
+        ours = max(1, min(offer.buffers_per_session // 2, offer.pool_size - 1))
+        theirs = max(0, min(offer.buffers_per_session - ours, offer.pool_size - 1 - ours))
+        memory = node.platform.hypervisor_memory(partition, self.unit)
         config = vmc.VmcHypervisorConfig(
-            max_hmcs=offer.max_hmcs, pool_size=offer.pool_size, max_mtu=offer.max_mtu, crq_slots=offer.crq_slots
+            buffer_bytes=memory.window.size_bytes,
+            max_hmcs=offer.max_hmcs,
+            pool_size=offer.pool_size,
+            max_mtu=offer.max_mtu,
+            crq_size=offer.crq_slots,
+            alpha_buffers=theirs,
+            hypervisor_buffers=ours,
         )
-        memory: DmaMemory = node.platform.hypervisor_memory(partition, self.unit)
-        self.machine = vmc.VmcHypervisor(config, memory)
+        self.machine = VmcHypervisor(config, memory)
         self.driver = Driver[vmc.HypervisorInput, vmc.HypervisorOutput](self.machine, self._carry_out)
         self.payloads = PayloadServer(node.endpoint, topology, self._send)
 
     def _send(self, index: int, session: int, payload: bytes) -> None:
         self.driver.feed(vmc.SendMessage(index, session, payload))
+
+    def _carry_out(self, output: vmc.HypervisorOutput) -> None:
+        node, where = self.node, (self.partition, self.unit)
+        match output:
+            case vmc.PostElement(element):
+                node.carry_all(node.platform.partner_post(*where, element))
+            case vmc.MessageReceived(index, session, payload):
+                self.payloads.message(index, session, payload)
+            case vmc.SessionOpened(index, session, hmc_id):
+                self.payloads.session_opened(index, session)
+                name = hmc_id.rstrip(b"\0").decode("ascii", "backslashreplace")
+                self._note(Note("session_opened", (("hmc", index), ("session", session), ("hmc_id", name)), "info"))
+            case vmc.SessionClosed(index, session, reason, unsent):
+                self.payloads.session_closed(index)
+                fields = (("hmc", index), ("session", session), ("reason", reason), ("unsent", unsent))
+                self._note(Note("session_closed", fields, "info"))
+            case vmc.ResetLink(reason):
+                self._note(Note("vmc_reset", (("reason", reason),), "warning"))
+                node.carry_all(node.platform.partner_free(*where))
+                node.carry_all(node.platform.partner_register(*where))
+            case vmc.SendRefused(index, session, reason):
+                self._note(Note("send_refused", (("hmc", index), ("session", session), ("reason", reason)), "warning"))
+            case vmc.BufferTaken():
+                pass  # nobody here takes buffers back
+            case Note():
+                self._note(output)
+            case _:
+                assert_never(output)
+
+    def _note(self, note: Note) -> None:
+        self.node.endpoint.note(note, partition=self.partition, unit=f"{self.unit:#x}")
 
     def status(self) -> dict[str, object]:
         """Numbers for ``show_status``."""

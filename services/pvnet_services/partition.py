@@ -79,8 +79,8 @@ class MappedAdapter:
                 self.host.consumed(consumed)
             case vmc.DeviceDone(request, result, data):
                 self.node.files.done(request, result, data)
-            case Note(event, fields, level):
-                self.node.note(self.layout.unit, event, fields, level)
+            case Note():
+                self.node.note(self.layout.unit, output)
             case _:
                 assert_never(output)
 
@@ -245,10 +245,9 @@ class PartitionNode:
         else:
             self.endpoint.reply(envelope, Envelope(management_reply=ManagementReply(rc=rc, outs=outs)))
 
-    def note(self, unit: int, event: str, fields: tuple[tuple[str, int | str], ...], level: str) -> None:
-        """Count a machine's note, and log it with the adapter's address."""
-        self.endpoint.counters[event] += 1
-        getattr(self.endpoint.log, level)(event, unit=f"{unit:#x}", **dict(fields))
+    def note(self, unit: int, note: Note) -> None:
+        """Count and log what an adapter's machine noticed."""
+        self.endpoint.note(note, unit=f"{unit:#x}")
         if self.adapter is not None and self.adapter.machine.state == VmcState.READY:
             self._vmc_ready.set()
 

@@ -303,7 +303,8 @@ class Supervisor:
         except BaseException as error:
             await child.kill()
             if node.state == "starting":
-                self._set(node, "failed", str(error).partition("\n")[0] or type(error).__name__)
+                text = str(error).partition("\n")[0] if isinstance(error, PvnetError) else "interrupted while starting"
+                self._set(node, "failed", text)
             raise
         self._set(node, "running")
         return None

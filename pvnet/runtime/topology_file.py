@@ -18,8 +18,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from pvnet.core.errors import ConfigError
+from pvnet.core.names import check_name
 from pvnet.runtime.toml_lines import locate
-from pvnet.runtime.topology import Topology
+from pvnet.runtime.topology import BrokerConfig, Topology, default_topology
 from pvnet.transport.uri import BrokerUrl
 
 _MAX_BYTES: Final = 1 << 20
@@ -94,6 +95,27 @@ def parse_topology(text: str, file: str = "<topology>") -> Topology:
     except ValidationError as error:
         problems = [_problem(details, text, file) for details in error.errors(include_url=False)]
         raise TopologyError(problems) from None
+
+
+def resolve_topology(file: Path | None, *, lab: str | None = None, broker: str | None = None) -> Topology:
+    """Return the topology of a command line: a file or the built-in one, with its lab name and broker replaced.
+
+    :raises ConfigError: the file is wrong (:class:`TopologyError`), or the name or broker is.
+    """
+    topology = load_topology(file) if file is not None else default_topology()
+    if lab is not None:
+        name = check_name(lab, "lab")
+        topology = topology.model_copy(update={"lab": topology.lab.model_copy(update={"name": name})})
+    if broker is not None:
+        try:
+            config = BrokerConfig(use=broker)
+        except ValidationError:
+            expected = "expected auto, embedded, mosquitto, mqtt://... or mqtts://..."
+            raise ConfigError(f"--broker {broker!r}: {expected}") from None
+        if "://" in broker:
+            BrokerUrl.parse(broker)
+        topology = topology.model_copy(update={"broker": config})
+    return topology
 
 
 def _problem(details: ErrorDetails, text: str, file: str) -> Problem:

@@ -295,8 +295,13 @@ def start_lab(tmp_path: Path) -> tuple[subprocess.Popen[str], LabInfo, int]:
         env={**os.environ, "PYTHONPATH": str(TESTS)},
     )
     assert process.stdout is not None
-    info = LabInfo.model_validate_json(process.stdout.readline())
-    return process, info, int(process.stdout.readline())
+    try:
+        info = LabInfo.model_validate_json(process.stdout.readline())
+        return process, info, int(process.stdout.readline())
+    except ValueError:
+        process.terminate()
+        process.communicate()
+        raise
 
 
 def test_killed_supervisor_leaves_no_process_and_no_file(tmp_path: Path) -> None:

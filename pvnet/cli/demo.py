@@ -143,7 +143,10 @@ async def _hcalls(show: Demo, lab: Lab) -> None:
         command = Management(issue_hcall=IssueHcall(opcode=opcode))
         reply = await lab.command(lab.management_partition, command)
         outs = f", r4 = {reply.outs[0]:#x}" if reply.outs else ""
-        show.step(f"hcall {HcallOpcode(opcode)} ({opcode:#x})", f"{rc_name(reply.rc)} ({reply.rc}){outs}")
+        show.step(
+            f"hcall {HcallOpcode(opcode).name if HcallOpcode(opcode).is_known else 'no such opcode'}, {opcode:#x}",
+            f"{rc_name(reply.rc)}{outs}",
+        )
 
 
 async def _session(show: Demo, lab: Lab) -> None:

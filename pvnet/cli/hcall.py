@@ -46,7 +46,7 @@ def hcall(
         )
         return
     after = "".join(f"  r{4 + i}={value:#x}" for i, value in enumerate(outs))
-    say(f"{caller}: {HcallOpcode(opcode)} = {rc_name(rc)} ({rc}){after}")
+    say(f"{caller}: {HcallOpcode(opcode)} = {rc_name(rc)}{after}")
 
 
 def parse_call(name: str, arguments: list[str]) -> tuple[int, tuple[int, ...]]:

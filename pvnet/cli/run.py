@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Coroutine, Sequence
 from typing import Annotated, Any, TypeVar
@@ -23,6 +24,9 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     """Run ``main`` on uvloop."""
     import uvloop
 
+    from pvnet.runtime.log import configure_logging
+
+    configure_logging(level=os.environ.get("PVNET_LOG", "error"))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
 

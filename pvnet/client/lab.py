@@ -20,6 +20,7 @@ from pvnet.pb.v1.management_pb2 import Management, ManagementReply
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.lab import LabProcesses
 from pvnet.runtime.lab_dir import find_lab
+from pvnet.runtime.log import quiet_by_default
 from pvnet.runtime.service import make_port
 from pvnet.runtime.topology import Topology, default_topology
 
@@ -54,6 +55,7 @@ class Lab:
         return self.topology.lab.name
 
     async def __aenter__(self) -> Self:
+        quiet_by_default()
         if self.processes is not None:
             await self.processes.__aenter__()
             self._broker = self.processes.supervisor.broker.url.text()

@@ -51,3 +51,9 @@ def configure_logging(*, level: str = "info", json_lines: bool = False, stream: 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(logging.WARNING, LEVELS[level]))
+
+
+def quiet_by_default() -> None:
+    """Set up warnings only, unless this program has configured structlog itself: a library does not chatter."""
+    if not structlog.is_configured():
+        configure_logging(level="warning")

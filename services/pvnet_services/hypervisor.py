@@ -24,7 +24,7 @@ from pvnet.runtime.driver import Driver
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.layout import VMC_DRC_INDEX, WINDOW_BYTES, AdapterLayout, PartitionLayout, partition_layout
 from pvnet.runtime.service import NodeConfig, run_service
-from pvnet.runtime.topology import Topology
+from pvnet.runtime.topology import SUPERVISOR, Topology
 from pvnet.transport.link import PeerDown, PeerUp
 from pvnet.vmc import hypervisor_io as vmc
 from pvnet.vmc.hypervisor import VmcHypervisor
@@ -89,7 +89,7 @@ class HypervisorNode:
         endpoint.on_peer_down.append(self._peer_down)
         for partition, unit in self.adapters:
             self.carry_all(self.platform.partner_register(partition, unit))
-        for name in self.layouts:
+        for name in (SUPERVISOR, *self.layouts):
             endpoint.watch(name)
         endpoint.ready(f"{len(self.layouts)} partitions, profile {self.platform.profile.name}")
 

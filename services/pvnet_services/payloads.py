@@ -83,7 +83,9 @@ class PayloadServer:
             answer.token = command.token
             self._reply(index, session, answer)
 
-        self._endpoint.call_back(SUPERVISOR, Envelope(management=command), SUPERVISOR_TIMEOUT_S, done)
+        self._endpoint.call_back(
+            SUPERVISOR, Envelope(management=command), SUPERVISOR_TIMEOUT_S, done, wait_for_peer=True
+        )
 
     def _reply(self, index: int, session: int, answer: ManagementReply) -> None:
         """Send an answer; a list that does not fit one message is cut, and says where it goes on."""

@@ -90,7 +90,7 @@ class PartitionHcall:
 
 @dataclass(frozen=True, slots=True)
 class ApplicationAct:
-    """What the application did; ``data_head`` are the first bytes of ``length`` (zeros follow as far as known)."""
+    """What the application did; ``data_head`` shows the data's beginning (it may be longer than ``length``)."""
 
     n: int
     t: float
@@ -179,7 +179,7 @@ def _app(entry: JsonObject, n: int, t: float) -> ApplicationAct:
     if act == AppAct.CLOSE:
         return ApplicationAct(n, t, AppAct.CLOSE, index)
     length = entry.integer("length", 0, _LENGTH_LIMIT)
-    return ApplicationAct(n, t, AppAct(act), index, length, entry.hex_bytes("data_head")[:length])
+    return ApplicationAct(n, t, AppAct(act), index, length, entry.hex_bytes("data_head"))
 
 
 def write_transcript(path: Path, meta: TranscriptMeta, records: Iterable[TranscriptRecord]) -> None:

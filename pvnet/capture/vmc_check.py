@@ -359,7 +359,7 @@ class _Runner:
             return
         self.acting = index
         self._answer_held(lambda held: held.index == index)
-        data = record.data_head.ljust(record.length, b"\0")
+        data = record.data_head[: record.length].ljust(record.length, b"\0")
         match record.act:
             case AppAct.CLOSE:
                 self._close(index)

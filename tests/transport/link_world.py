@@ -88,6 +88,7 @@ class World:
         self.frames: list[Frame] = []
         self.frames_sent = 0
         self.retained: dict[str, bytes] = {}
+        self.wills: dict[str, bytes] = {}  # of broken connections that the broker has not noticed
         self.incarnations = dict.fromkeys(names, 0)
         self.nodes: dict[str, Node] = {}
         self.sent: dict[int, Sent] = {}
@@ -112,14 +113,16 @@ class World:
         node = self.nodes[name]
         if node.online or not node.running or not self.broker:
             return
-        will = self.will(node)
+        will = self.wills.pop(name, None)
+        if will is not None and not late_will:
+            self.publish_state(name, will)
         node.online = True
         node.connection += 1
         for watched in sorted(node.watched | {name}):
             if watched in self.retained:
                 node.states.append((watched, self.retained[watched]))
         self.announce(node)
-        if late_will and node.connection > 1:
+        if will is not None and late_will:
             self.publish_state(name, will)
         self.carry_out(node, node.link.connected(self.now))
 
@@ -149,30 +152,34 @@ class World:
         node = self.nodes[name]
         if node.online:
             self.offline(node)
+            self.wills[name] = self.will(node)
             if will:
-                self.publish_state(name, self.will(node))
+                self.notice(name)
+
+    def notice(self, name: str) -> None:
+        """The broker notices that a connection is broken."""
+        if self.broker and name in self.wills:
+            self.publish_state(name, self.wills.pop(name))
 
     def kill(self, name: str) -> None:
         node = self.nodes[name]
         if node.running:
-            was_online = node.online
+            self.cut(name)
             node.running = False
-            self.offline(node)
-            if was_online:
-                self.publish_state(name, self.will(node))
 
     def stop(self, name: str) -> None:
         node = self.nodes[name]
         if node.running:
             if node.online:
                 self.publish_state(name, state_frame(name, node.incarnation, Lifecycle.DEATH, node.connection, "bye"))
+                self.offline(node)
             node.running = False
-            self.offline(node)
 
     def broker_down(self) -> None:
         """The broker dies: connections, frames, retained states and wills are gone."""
         self.broker = False
         self.retained.clear()
+        self.wills.clear()
         for node in self.nodes.values():
             if node.online:
                 self.offline(node)
@@ -324,6 +331,9 @@ class World:
         self.broker = True
         for name in self.nodes:
             self.connect(name)
+        self.pass_time(10.0, deliver=True)
+        for name in self.nodes:
+            self.notice(name)
         self.pass_time(seconds, deliver=True)
 
     def missing(self) -> list[Sent]:

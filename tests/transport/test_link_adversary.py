@@ -5,7 +5,6 @@ from __future__ import annotations
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-
 from transport.link_world import World
 
 from pvnet.transport.link import LinkConfig
@@ -19,10 +18,16 @@ pairs = st.sampled_from([(x, y) for x in NAMES for y in NAMES if x != y])
 class Adversary(RuleBasedStateMachine):
     world: World
 
-    @initialize(window=st.integers(1, 4), ack_every=st.integers(1, 4), dead_kept=st.integers(0, 3))
-    def begin(self, window: int, ack_every: int, dead_kept: int) -> None:
+    @initialize(window=st.integers(1, 4), ack_every=st.integers(1, 4), dead_kept=st.integers(0, 3), met=st.booleans())
+    def begin(self, window: int, ack_every: int, dead_kept: int, met: bool) -> None:
         config = LinkConfig(window=window, ack_every=ack_every, dead_kept=dead_kept, backlog=5, resend_burst=2)
         self.world = World(NAMES, config)
+        if met:
+            for one in NAMES:
+                for other in NAMES:
+                    if one != other:
+                        self.world.watch(one, other)
+            self.world.deliver_all()
 
     # --- the program ------------------------------------------------------------------------------------------------
 
@@ -76,6 +81,27 @@ class Adversary(RuleBasedStateMachine):
     @rule(name=names, will=st.booleans())
     def cut(self, name: str, will: bool) -> None:
         self.world.cut(name, will=will)
+
+    @rule(name=names, quiet=st.booleans(), back=st.booleans())
+    def isolate(self, name: str, quiet: bool, back: bool) -> None:
+        """Long enough for the others to declare it dead; frames under way to them may arrive before or long after."""
+        world = self.world
+        world.cut(name)
+        for node in world.nodes.values():
+            while node.online and node.states:
+                world.deliver_state(node.name)
+        world.pass_time(1.2, deliver=not quiet)
+        if back:
+            world.connect(name)
+
+    @rule(name=names)
+    def deliver_states(self, name: str) -> None:
+        while self.world.nodes[name].states:
+            self.world.deliver_state(name)
+
+    @rule(name=names)
+    def notice(self, name: str) -> None:
+        self.world.notice(name)
 
     @rule(name=names, late_will=st.booleans())
     def reconnect(self, name: str, late_will: bool) -> None:

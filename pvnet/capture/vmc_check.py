@@ -223,10 +223,7 @@ class _Runner:
                 break
         self.memory = SparseMemory()
         self.slots, self.slot = length // ELEMENT_BYTES, 0
-        self.handles.clear()
-        self.spare_handle = None
-        self.held.clear()
-        self.link_calls.clear()
+        self._forget_driver()
         stride = -(-max_mtu // _PAGE) * _PAGE
         config = VmcPartitionConfig(
             unit=self.meta.unit, lliobn=self.meta.lliobn, rliobn=self.meta.rliobn, crq_ioba=_CRQ_IOBA,
@@ -235,6 +232,13 @@ class _Runner:
         )  # fmt: skip
         self.machine = VmcPartition(config, self.memory)
         self._feed(Probe())
+
+    def _forget_driver(self) -> None:
+        """What belonged to the driver that is gone: open files, calls it waited for."""
+        self.handles.clear()
+        self.spare_handle = None
+        self.held.clear()
+        self.link_calls.clear()
 
     def _feed(self, event: PartitionInput) -> None:
         """Feed one input, and the answers that are given at once, until the machine is quiet; then read."""
@@ -462,6 +466,7 @@ class _Runner:
             self._feed(HcallReturned(tag, record.rc, record.outs))
         if self.is_removed and not is_busy(record.rc):
             self.machine, self.is_removed = None, False
+            self._forget_driver()
         if opcode is HcallOpcode.H_REQUEST_VMC and self.last_busy is None and self.spare_handle is not None:
             handle, self.spare_handle = self.spare_handle, None
             self._call(lambda request: DeviceClose(request, handle))
@@ -472,6 +477,7 @@ class _Runner:
             case HcallOpcode.H_REG_CRQ:
                 self._start(record)
             case HcallOpcode.H_FREE_CRQ if self.machine is not None:
+                self._answer_held(lambda _held: True)
                 for index in list(self.handles):
                     self._close(index)
                 self.is_removed = True

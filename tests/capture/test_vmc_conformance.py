@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pvnet.capture.transcript import (
     AppAct,
@@ -496,3 +499,68 @@ def test_sparse_memory():
     memory.write(4090, b"0123456789")
     assert memory.read(4088, 14) == b"\0\0" + b"0123456789" + b"\0\0"
     assert memory.read(1 << 40, 4) == bytes(4)
+
+
+@pytest.mark.parametrize("transcript", [SESSION, NEGATIVE], ids=["session", "negative"])
+@pytest.mark.parametrize("seed", range(6))
+def test_messages_that_lay_in_the_queue_longer(transcript, seed):
+    """The same driver, the hypervisor's messages put into the queue up to five records earlier than in the recording.
+
+    Not before the message before it, and answers not before what they answer.
+    """
+    random = Random(seed)
+    records = list(transcript.records)
+    for position in range(1, len(records)):
+        record = records[position]
+        if not isinstance(record, HypervisorMessage) or random.random() < 0.3:
+            continue
+        request = bytes((record.crq[0], record.crq[1] & 0x7F)) if record.crq[0] == 0x80 else b"\xc0\x01"
+        is_answer = record.crq[1] & 0x80 or record.crq[0] == 0xC0
+        at = position
+        for _ in range(random.randint(1, 5)):
+            before = records[at - 1]
+            if isinstance(before, HypervisorMessage) or (isinstance(before, PartitionHcall) and not before.direction):
+                break
+            if is_answer and isinstance(before, PartitionMessage) and before.crq[:2] == request:
+                break
+            at -= 1
+        records.insert(at, records.pop(position))
+    assert_all_pass(replace(transcript, records=tuple(records)))
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_no_recording_breaks_the_runner(data):
+    """Records taken out, doubled, exchanged, damaged: mismatches, or a recording that cannot be run, but no crash."""
+    records = list(SESSION.records)
+    for _ in range(data.draw(st.integers(1, 6))):
+        i, j = (data.draw(st.integers(0, len(records) - 1)) for _ in range(2))
+        match data.draw(st.sampled_from(["delete", "double", "exchange", "damage", "refuse"])):
+            case "delete" if len(records) > 1:
+                del records[i]
+            case "double":
+                records.insert(i, records[j])
+            case "exchange":
+                records[i], records[j] = records[j], records[i]
+            case "damage" if isinstance(records[i], HypervisorMessage | PartitionMessage):
+                raw = bytearray(records[i].crq)
+                raw[data.draw(st.integers(0, 15))] = data.draw(st.sampled_from([0, 1, 2, 0x80, 0xC0, 0xFF]))
+                records[i] = replace(records[i], crq=bytes(raw))
+            case "refuse" if isinstance(records[i], PartitionHcall | PartitionMessage):
+                records[i] = replace(records[i], rc=data.draw(st.sampled_from([1, 2, -4, -12, -16, 14, 9901])))
+            case _:
+                pass
+    transcript = replace(SESSION, records=tuple(records))
+    try:
+        report = run_vmc_transcript(transcript)
+    except ConfigError:
+        return
+    assert report.passed <= compared(transcript)
+    assert report.passed + report.failed >= compared(transcript)
+
+
+def test_a_call_that_waits_when_the_driver_goes():
+    report = run_vmc_transcript(
+        script(UP + SEED + OPEN_1 + "app write 0 5\nout 5 0x10000\ncall H_FREE_CRQ 0x2000 = 0\nmp c001\n")
+    )
+    assert [m.expected[:4] for m in report.mismatches][:1] == ["c001"]

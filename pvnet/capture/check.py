@@ -9,22 +9,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from pvnet.capture import hcall_trace, transcript
-from pvnet.capture.hcall_check import run_hcall_trace
+from pvnet.capture.hcall_check import PlatformFactory, run_hcall_trace
 from pvnet.capture.jsonl import read_objects, schema_of
 from pvnet.capture.report import Report
-from pvnet.capture.vmc_check import run_vmc_transcript
+from pvnet.capture.vmc_check import PartitionFactory, run_vmc_transcript
+from pvnet.papr.platform import Platform
+from pvnet.vmc.partition import VmcPartition
 
 
-def check_file(path: Path) -> Report:
-    """Run one recording.
+def check_file(
+    path: Path, make_machine: PartitionFactory = VmcPartition, make_platform: PlatformFactory = Platform
+) -> Report:
+    """Run one recording; the factories may put a transport between the runner and what it compares.
 
     Raises :class:`pvnet.core.errors.ConfigError` (file, line, what was expected) when it cannot be read or run.
     """
     objects = read_objects(path)
     match schema_of(objects[0]):
         case transcript.SCHEMA:
-            return run_vmc_transcript(transcript.parse_transcript(str(path), objects))
+            return run_vmc_transcript(transcript.parse_transcript(str(path), objects), make_machine)
         case hcall_trace.SCHEMA:
-            return run_hcall_trace(hcall_trace.parse_hcall_trace(str(path), objects))
+            return run_hcall_trace(hcall_trace.parse_hcall_trace(str(path), objects), make_platform)
         case _:
             raise objects[0].child("meta").error("schema", f'"{transcript.SCHEMA}" or "{hcall_trace.SCHEMA}"')

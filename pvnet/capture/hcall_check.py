@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import mmap
 from collections import Counter
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeAlias
 
 from pvnet.capture.hcall_trace import HcallTrace, TraceCall, TraceIrq, TraceQueue, TraceRecord, TraceVdevice
 from pvnet.capture.report import Report
@@ -37,6 +37,7 @@ from pvnet.papr.platform_io import (
     PartitionStarted,
     PartnerElement,
     PlatformConfig,
+    PlatformInput,
     PlatformOutput,
     RaiseIrq,
 )
@@ -48,15 +49,38 @@ _FIRST_REGISTER: Final = 4
 _MEMORY_LIMIT: Final = 1 << 36
 
 
-def run_hcall_trace(trace: HcallTrace) -> Report:
-    """Compare; see the module's text.  Raises :class:`ConfigError` for a kind of trace that cannot be run."""
-    return HcallTraceRunner(trace).run()
+class TracedPlatform(Protocol):
+    """What the runner calls: a :class:`Platform`, here or at the other end of a transport."""
+
+    def feed(self, event: PlatformInput, now: float) -> list[PlatformOutput]:
+        """Consume one input at time ``now`` and return the consequences in order."""
+        ...
+
+    def partner_register(self, partition: str, unit: int) -> list[PlatformOutput]:
+        """Register the hypervisor's own end of a pair."""
+        ...
+
+    def partner_post(self, partition: str, unit: int, element: bytes) -> list[PlatformOutput]:
+        """Send 16 bytes from the hypervisor's own end."""
+        ...
+
+
+PlatformFactory: TypeAlias = Callable[[PlatformConfig], TracedPlatform]
+"""Makes the hypervisor that a trace is run against."""
+
+
+def run_hcall_trace(trace: HcallTrace, make_platform: PlatformFactory = Platform) -> Report:
+    """Compare; see the module's text.  ``make_platform`` may put a transport between the runner and the hypervisor.
+
+    Raises :class:`ConfigError` for a kind of trace that cannot be run.
+    """
+    return HcallTraceRunner(trace, make_platform).run()
 
 
 class HcallTraceRunner:
     """One trace; ``hidden`` counts, by kind, what the guest must have done between the calls."""
 
-    def __init__(self, trace: HcallTrace) -> None:
+    def __init__(self, trace: HcallTrace, make_platform: PlatformFactory = Platform) -> None:
         meta = trace.meta
         if meta.devices or any(isinstance(r, TraceCall) and str(r.opcode).startswith("H_SCM_") for r in trace.records):
             raise ConfigError(f"{trace.name}: SCM traces: not supported yet")
@@ -78,7 +102,7 @@ class HcallTraceRunner:
         self.unit = unit
         adapters = tuple(_adapter(device) for device in meta.vdevices)
         partition = PartitionConfig(_GUEST, meta.memory_bytes, adapters)
-        self.platform = Platform(PlatformConfig((partition,), PROFILES[meta.profile]))
+        self.platform = make_platform(PlatformConfig((partition,), PROFILES[meta.profile]))
         self.platform.feed(PartitionStarted(_GUEST, self.memory), 0.0)
         self.platform.partner_register(_GUEST, unit)
         self.irq = False
@@ -175,7 +199,7 @@ class HcallTraceRunner:
         zeroed = [slot for slot, value in slots.items() if self._slot(slot)[0] and not any(value)]
         if zeroed and self.position == 0:
             self.hidden["guest cleared the queue"] += 1
-            self.memory.write(self.queue, bytes(self.slots * ELEMENT_BYTES))
+            self.memory.write(self.queue, bytes(self._address(self.slots - 1) + ELEMENT_BYTES - self.queue))
         elif zeroed:
             self.hidden["guest zeroed a slot"] += len(zeroed)
             for slot in zeroed:
@@ -228,7 +252,10 @@ class HcallTraceRunner:
             self.position = (self.position + 1) % self.slots
 
     def _address(self, slot: int) -> int:
-        return self.queue + slot * ELEMENT_BYTES
+        address = self.queue + slot * ELEMENT_BYTES
+        if address + ELEMENT_BYTES > self.memory.size:
+            raise ConfigError(f"{self.trace.name}: queue slot {slot} at {address:#x}: expected one inside of 'memory'")
+        return address
 
     def _slot(self, slot: int) -> bytes:
         return bytes(self.memory.read(self._address(slot), ELEMENT_BYTES))

@@ -31,7 +31,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, assert_never
+from typing import Final, Protocol, TypeAlias, assert_never
 
 from pvnet.capture.report import Report
 from pvnet.capture.sequence import ComparedSequence, Made
@@ -63,6 +63,7 @@ from pvnet.vmc.interface import (
     DeviceRead,
     DeviceWrite,
     Irq,
+    LocalMemory,
     PartitionInput,
     PartitionOutput,
     Probe,
@@ -111,10 +112,20 @@ class SparseMemory:
             at += size
 
 
-class _Machine(Protocol):
-    def feed(self, event: PartitionInput, now: float) -> list[PartitionOutput]: ...
+class PartitionMachine(Protocol):
+    """What the runner drives: a :class:`VmcPartition`, here or at the other end of a transport."""
 
-    def deadline(self) -> float | None: ...
+    def feed(self, event: PartitionInput, now: float) -> list[PartitionOutput]:
+        """Consume one input at time ``now`` and return the consequences in order."""
+        ...
+
+    def deadline(self) -> float | None:
+        """When the machine wants a Tick, or ``None``."""
+        ...
+
+
+PartitionFactory: TypeAlias = Callable[[VmcPartitionConfig, LocalMemory], PartitionMachine]
+"""Makes the machine of a newly loaded driver over its memory."""
 
 
 @dataclass(slots=True)
@@ -126,13 +137,17 @@ class _Held:
     index: int
 
 
-def run_vmc_transcript(transcript: Transcript) -> Report:
-    """Compare; see the module's text.  Raises :class:`ConfigError` for a recording that cannot be run at all."""
-    return _Runner(transcript).run()
+def run_vmc_transcript(transcript: Transcript, make_machine: PartitionFactory = VmcPartition) -> Report:
+    """Compare; see the module's text.  ``make_machine`` may put a transport between the runner and the machine.
+
+    Raises :class:`ConfigError` for a recording that cannot be run at all.
+    """
+    return _Runner(transcript, make_machine).run()
 
 
 class _Runner:
-    def __init__(self, transcript: Transcript) -> None:
+    def __init__(self, transcript: Transcript, make_machine: PartitionFactory) -> None:
+        self.make_machine = make_machine
         self.meta = transcript.meta
         self.records: Sequence[TranscriptRecord] = transcript.records
         self.report = Report(transcript.name)
@@ -144,7 +159,7 @@ class _Runner:
             ComparedSequence("hcall"),
         )
         self.causes: dict[int, int] = {}
-        self.machine: _Machine | None = None
+        self.machine: PartitionMachine | None = None
         self.memory = SparseMemory()
         self.slots = 1
         self.slot = 0
@@ -230,7 +245,7 @@ class _Runner:
             crq_bytes=length, buffer_ioba=_CRQ_IOBA + length, buffer_bytes=max(1, max_hmcs * pool_size * stride),
             max_hmcs=max_hmcs, pool_size=pool_size, max_mtu=max_mtu, dialect=LINUX,
         )  # fmt: skip
-        self.machine = VmcPartition(config, self.memory)
+        self.machine = self.make_machine(config, self.memory)
         self._feed(Probe())
 
     def _forget_driver(self) -> None:

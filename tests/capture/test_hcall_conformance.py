@@ -1,14 +1,18 @@
 """A trace of a real hypervisor's CRQ hcalls against ours."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pvnet.capture.hcall_check import HcallTraceRunner, run_hcall_trace
 from pvnet.capture.hcall_trace import TraceCall, TraceIrq, TraceMark, TraceQueue, TraceScmDevice, read_hcall_trace
 from pvnet.core.errors import ConfigError
 from pvnet.papr.hcall import HcallOpcode
+from pvnet.papr.platform import Platform
 
 QEMU = read_hcall_trace(Path(__file__).parents[1] / "vectors" / "qemu-7.2-crq.jsonl")
 UNIT = 0x2000
@@ -113,3 +117,48 @@ def test_kinds_that_cannot_be_run():
     for memory in (0, 1 << 50):
         with pytest.raises(ConfigError, match="memory .*: expected at most 0x1000000000"):  # noqa: RUF043
             run_hcall_trace(replace(QEMU, meta=replace(QEMU.meta, memory_bytes=memory)))
+
+
+def test_slots_outside_of_memory_are_refused():
+    with pytest.raises(ConfigError, match="queue slot 99999999"):
+        run(*START, TraceQueue(3, {99999999: ANSWER}))
+    with pytest.raises(ConfigError, match="queue slot 0 at 0x40000000"):
+        run_hcall_trace(replace(QEMU, meta=replace(QEMU.meta, queue_real=0x40000000)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_no_trace_breaks_the_runner(data):
+    """Records taken out, doubled, damaged: mismatches or a refusal, but no crash."""
+    records = [r for r in QEMU.records if r.n < 110]
+    for _ in range(data.draw(st.integers(1, 6))):
+        i, j = (data.draw(st.integers(0, len(records) - 1)) for _ in range(2))
+        match data.draw(st.sampled_from(["delete", "double", "args", "slots"])):
+            case "delete":
+                del records[i]
+            case "double":
+                records.insert(i, records[j])
+            case "args" if isinstance(records[i], TraceCall):
+                args = data.draw(
+                    st.lists(st.sampled_from([0, 1, 0x1000, UNIT, 0xC001 << 48, (1 << 64) - 1]), max_size=9)
+                )
+                records[i] = replace(records[i], args=tuple(args))
+            case "slots":
+                slot = data.draw(st.integers(0, 300))
+                records.insert(i, TraceQueue(0, {slot: data.draw(st.sampled_from([ANSWER, bytes(16), b"\xee" * 16]))}))
+            case _:
+                pass
+    with contextlib.suppress(ConfigError):
+        report = run(*records)
+        assert report.passed + report.failed == len(records)
+
+
+def test_what_is_compared_may_be_elsewhere():
+    made = []
+
+    def make_platform(config):
+        made.append(config)
+        return Platform(config)
+
+    assert run_hcall_trace(QEMU, make_platform).failed == 0
+    assert len(made) == 1

@@ -22,6 +22,7 @@ from pvnet.capture.transcript import (
 from pvnet.capture.vmc_check import SparseMemory, run_vmc_transcript
 from pvnet.core.errors import ConfigError
 from pvnet.papr.hcall import HcallOpcode
+from pvnet.vmc.partition import VmcPartition
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 SESSION = read_transcript(VECTORS / "linux-6.1-vmc-session.jsonl")
@@ -564,3 +565,14 @@ def test_a_call_that_waits_when_the_driver_goes():
         script(UP + SEED + OPEN_1 + "app write 0 5\nout 5 0x10000\ncall H_FREE_CRQ 0x2000 = 0\nmp c001\n")
     )
     assert [m.expected[:4] for m in report.mismatches][:1] == ["c001"]
+
+
+def test_what_is_compared_may_be_elsewhere():
+    made = []
+
+    def make_machine(config, memory):
+        made.append((config.max_hmcs, config.pool_size, config.max_mtu, config.crq_bytes))
+        return VmcPartition(config, memory)
+
+    assert run_vmc_transcript(NEGATIVE, make_machine).failed == 0
+    assert made == [(2, 64, 16384, 65536), (1, 32, 4096, 65536)]

@@ -1,4 +1,4 @@
-"""Open a VMC session in a running lab and have the hypervisor's router echo a message."""
+"""Start a lab, open a VMC session and have the hypervisor's router echo a message."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from pvnet.client import Lab
 
 
 async def main() -> None:
-    async with Lab.join() as lab, lab.vmc_session("example") as session:
+    async with Lab() as lab, lab.vmc_session("example") as session:
         await session.router_open()
         print(await session.echo(b"hello, hypervisor"))
         await session.router_close()

@@ -29,6 +29,7 @@ class Lab:
     """See the module's text.  ``Lab(topology)`` starts that topology (default: the one of ``pvnet up``)."""
 
     def __init__(self, topology: Topology | None = None, *, base: Path | None = None) -> None:
+        quiet_by_default()  # before anything below binds a logger, which would keep the settings of that moment
         # A name of its own, so that a program never collides with a lab that is already running.
         self.topology = topology or default_topology(f"lab-{os.getpid()}-{secrets.token_hex(2)}")
         self.processes: LabProcesses | None = LabProcesses(self.topology, base=base)

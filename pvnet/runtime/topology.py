@@ -13,6 +13,7 @@ and by the wire format on the hypervisor's side, so that a hypervisor may offer 
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
@@ -112,24 +113,30 @@ class LabConfig(Strict):
     """The lab as a whole."""
 
     name: Name = "lab"
+    """Name of the lab: a level of every topic, and what ``--lab`` means."""
     ready_timeout_s: float = Field(default=20.0, gt=0, le=600)
     """Longest wait for one node to say that it serves."""
     stop_timeout_s: float = Field(default=5.0, gt=0, le=600)
     """Longest wait for one node to end by itself before it is killed."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least important lines that the nodes log."""
 
 
 class BrokerConfig(Strict):
     """Which broker: ``auto`` takes mosquitto when it is installed, else the embedded one; or the address of one."""
 
     use: str = Field(default="auto", pattern=r"^(auto|embedded|mosquitto|mqtts?://.+)$")
+    """``auto``, ``embedded``, ``mosquitto``, or the address of a broker that runs already."""
     port: int = Field(default=0, ge=0, le=65535)
     """Port of a broker that the lab starts; 0 takes a free one.  It listens on loopback only."""
     ca_file: str | None = None
+    """PEM file of the CA that signed the broker's certificate (``mqtts://``); relative to the topology file."""
     username: str | None = None
+    """User at a broker that runs already."""
     password: str | None = Field(default=None, repr=False)
+    """Its password; better in a file of its own."""
     password_file: str | None = None
-    """File whose first line is the password."""
+    """File whose first line is the password; relative to the topology file."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -147,17 +154,22 @@ class Restart(Strict):
     """What happens when a node's process ends without being asked to."""
 
     policy: Literal["never", "on-failure", "always"] = "on-failure"
+    """``on-failure``: not after exit code 0."""
     max_restarts: int = Field(default=5, ge=0, le=1000)
     """So many within ``window_s``; one more and the node is given up."""
     window_s: float = Field(default=60.0, gt=0, le=86400)
+    """Seconds over which restarts are counted."""
 
 
 class HypervisorVmc(Strict):
     """What the hypervisor offers on the virtual management channel.  Spec: vmc 3.6, 5."""
 
     max_hmcs: int = Field(default=8, ge=1, le=254)
+    """HMC connections at once; in force is the smaller of both sides' numbers, here and below."""
     pool_size: int = Field(default=32, ge=2, le=64)
+    """Buffers of one HMC connection."""
     max_mtu: int = Field(default=4096, ge=32, le=16384)
+    """Longest message in bytes."""
     crq_slots: int = Field(default=256, ge=2, le=4096)
     """Size of its own CRQ as told in the capabilities exchange."""
     buffers_per_session: int = Field(default=8, ge=1, le=64)
@@ -170,40 +182,54 @@ class HypervisorConfig(Strict):
     """The hypervisor."""
 
     profile: Literal["lopar", "qemu"] = "lopar"
+    """Whose answers to hcalls: LoPAR's, or the laxer ones of QEMU (which has no H_COPY_RDMA, hence no VMC)."""
     vmc: HypervisorVmc = HypervisorVmc()
+    """Its side of the virtual management channel."""
     restart: Restart = Restart()
+    """What happens when its process ends by itself."""
 
 
 class PartitionVmc(Strict):
     """The VMC adapter of the management partition; limits as the Linux driver's module parameters.  Spec: vmc 5."""
 
     unit: Unit = Field(default=0x30000000, validate_default=True)
+    """Unit address of the adapter."""
     max_hmcs: int = Field(default=4, ge=1, le=254)
     """HMC connections at once.  The Linux driver allows 1 (its default) or 2; dialect ``linux`` keeps to that."""
     pool_size: int = Field(default=32, ge=16, le=64)
+    """Buffers of one HMC connection."""
     max_mtu: int = Field(default=4096, ge=4096, le=16384)
+    """Longest message in bytes."""
     dialect: Literal["hardened", "linux", "lopar"] = "hardened"
+    """Status numbers and conduct of the driver: see the dialects in the VMC document."""
 
 
 class PartitionConfig(Strict):
     """One logical partition: a process with its own memory."""
 
     name: Name
+    """Name of the partition and of its process."""
     lpar_id: int | None = Field(default=None, ge=1, le=65535)
     """Its number; without one the next free, from 1."""
     memory: Size = Field(default=16 << 20)
+    """Size of its memory: ``"16MiB"`` or bytes; 1 MiB to 64 GiB, a multiple of 4096."""
     management: bool = False
+    """Whether it has the VMC adapter; at most one partition."""
     vmc: PartitionVmc | None = None
     """Only the management partition has one; it gets the default when none is written."""
     autostart: bool = True
+    """Whether it is powered on with the lab."""
     restart: Restart = Restart()
+    """What happens when its process ends by itself."""
 
 
 class CrqPair(Strict):
     """A CRQ between two partitions: ``partition:unit`` on each end."""
 
     a: str = Field(pattern=r"^[^:]+:[^:]+$")
+    """One end, such as ``"lpar1:0x30000010"``."""
     b: str = Field(pattern=r"^[^:]+:[^:]+$")
+    """The other end."""
 
     @model_validator(mode="after")
     def _ends_parse(self) -> Self:
@@ -227,9 +253,11 @@ class ManagerConfig(Strict):
     """The management application."""
 
     name: Name = "manager"
+    """Name of its process."""
     hmc_id: Annotated[str, AfterValidator(_hmc_id)] = "pvnet-manager"
-    """Padded with zero bytes to 32 on the wire."""
+    """Id of its connection: 1 to 32 bytes of text, padded with zero bytes to 32 on the wire."""
     restart: Restart = Restart()
+    """What happens when its process ends by itself."""
 
 
 class Topology(Strict):
@@ -340,7 +368,29 @@ def default_topology(lab: str = "lab") -> Topology:
     )
 
 
+def _field_texts(model: type[Strict]) -> dict[str, str]:
+    """Return what is written below the fields of a model.
+
+    pydantic can do this for every model at import; that would cost each process of a lab 15 ms for texts that only
+    the schema shows.
+    """
+    import ast
+    import inspect
+
+    body = ast.parse(inspect.getsource(model)).body[0]
+    assert isinstance(body, ast.ClassDef), "the source of a class is a class"
+    texts: dict[str, str] = {}
+    for field, below in pairwise(body.body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                texts[name] = " ".join(text.split())
+    return texts
+
+
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of a topology file."""
+    """Return the JSON Schema (2020-12) of a topology file; the texts below the fields are its descriptions."""
     schema = Topology.model_json_schema(by_alias=True)
+    for name, definition in schema["$defs"].items():
+        for field, text in _field_texts(globals()[name]).items():
+            definition["properties"][field]["description"] = text
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

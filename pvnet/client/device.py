@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, Self
 
-from pvnet.core.errors import DeviceError, PvnetError
+from pvnet.core.errors import DeadlineError, DeviceError, PvnetError
 from pvnet.pb.v1.device_pb2 import DeviceIo, DeviceReply
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.runtime.endpoint import Endpoint
@@ -55,10 +55,12 @@ class VmcDevice:
 
         Raises:
             DeviceError: ENOENT (no such device on that partition), ENOMEM (too many opens).
-            UnreachableError: the partition is not there.
+            UnreachableError: the partition is not there, or does not answer.
         """
         await self.endpoint.wait_peer(self.partition, timeout=self.timeout)
-        reply = await self._io("open", DeviceIo(operation=DeviceIo.OPEN, path=self.path))
+        reply = await self._open_call()
+        if reply.result < 0:
+            raise DeviceError(-reply.result, "open")
         self._handle = reply.result
         self._incarnation = self.endpoint.link.peer_incarnation(self.partition)
         return self
@@ -148,8 +150,7 @@ class VmcDevice:
         return self._handle
 
     async def _io(self, doing: str, io: DeviceIo) -> DeviceReply:
-        if io.operation != DeviceIo.OPEN:
-            io.handle = self._check(doing)
+        io.handle = self._check(doing)
         reply = await self._call(io)
         if reply.result < 0:
             raise DeviceError(-reply.result, doing)
@@ -158,6 +159,31 @@ class VmcDevice:
     async def _call(self, io: DeviceIo) -> DeviceReply:
         envelope = Envelope(device_io=io)
         return (await self.endpoint.call(self.partition, envelope, self.timeout, wait_for_peer=False)).device_reply
+
+    async def _open_call(self) -> DeviceReply:
+        """Make the OPEN call; a file that is opened only after we gave up is closed again."""
+        answer: asyncio.Future[DeviceReply] = asyncio.get_running_loop().create_future()
+
+        def done(result: Envelope | PvnetError) -> None:
+            if isinstance(result, PvnetError):
+                if not answer.done():
+                    answer.set_exception(result)
+            elif not answer.done():
+                answer.set_result(result.device_reply)
+            elif result.device_reply.result >= 0:
+                unwanted = DeviceIo(operation=DeviceIo.CLOSE, handle=result.device_reply.result)
+                self.endpoint.call_back(self.partition, Envelope(device_io=unwanted), self.timeout, lambda _: None)
+
+        io = DeviceIo(operation=DeviceIo.OPEN, path=self.path)
+        self.endpoint.call_back(self.partition, Envelope(device_io=io), _BLOCK_S, done)
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await answer
+        except TimeoutError:
+            raise self._silent() from None
+
+    def _silent(self) -> DeadlineError:
+        return DeadlineError(f"{self.partition} did not answer (waited {self.timeout:g} s)")
 
     async def _interruptible(self, io: DeviceIo, timeout: float | None) -> DeviceReply:
         """Make a call that may block in the driver."""
@@ -178,8 +204,11 @@ class VmcDevice:
                 return await asyncio.shield(answer)
         except TimeoutError:
             self._interrupt(number)
-            async with asyncio.timeout(self.timeout):
-                return await answer
+            try:
+                async with asyncio.timeout(self.timeout):
+                    return await answer
+            except TimeoutError:
+                raise self._silent() from None
         except asyncio.CancelledError:
             answer.cancel()
             self._interrupt(number)

@@ -10,7 +10,7 @@ Checks, in this order, all before the first byte moves:
 
 Nothing to copy is success.  Either pane may be either side.  Bytes go straight from view to view when both memories are
 mapped here; else they come with the call (the caller's own memory), return with the answer (likewise), or are fetched
-and stored in chunks (a third party's memory).
+and stored in chunks (a third party's memory, or more of the caller's own than a chunk).
 
 Doubts decided.  Pane 2 is usable while both ends of the pair are registered; afterwards it is refused as in 2 and 3
 (LoPAR says only that copies fail).  Bytes that come with the call and are not exactly as many as it names: H_HARDWARE,
@@ -32,7 +32,7 @@ from pvnet.memory.copy import CopyPlan, CopyRefusal, Side, gather, move, plan_co
 from pvnet.memory.window import Run
 from pvnet.papr.dispatch import Answer, Call
 from pvnet.papr.hcall import HcallRc
-from pvnet.papr.platform_io import PlatformOutput
+from pvnet.papr.platform_io import CHUNK_BYTES, PlatformOutput
 from pvnet.papr.remote_memory import RemoteMemory, TransferFailure
 
 _OK: Final = Answer(HcallRc.H_SUCCESS)
@@ -124,7 +124,7 @@ class RdmaCopies:
         if destination.side.segment is not None:
             scatter(data, destination.side.segment, runs)
             return _OK
-        if destination.owner == caller:
+        if destination.owner == caller and len(data) <= CHUNK_BYTES:
             return Answer(HcallRc.H_SUCCESS, memory=data)
         assert destination.owner is not None, "the hypervisor's own memory is always mapped"
         self._remote.write(caller, destination.owner, runs, data, partial(self._stored, caller, call.tag))

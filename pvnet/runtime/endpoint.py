@@ -151,6 +151,16 @@ class Endpoint:
     async def __aexit__(self, *exc: object) -> None:
         await self.stop()
 
+    @property
+    def pending_calls(self) -> int:
+        """Calls of ours that wait for their reply."""
+        return len(self._pending)
+
+    @property
+    def tasks(self) -> int:
+        """Tasks of this node that run (see :meth:`spawn`)."""
+        return len(self._tasks)
+
     # --- the three verbs ---------------------------------------------------------------------------------------------
 
     def on(self, kind: str, handler: Handler) -> None:

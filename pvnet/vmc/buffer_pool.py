@@ -17,6 +17,7 @@ partition's buffers only that they are not its own (ALPHA_FREE).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -171,6 +172,10 @@ class BufferPool:
     def count(self, *states: BufferState) -> int:
         """How many buffers are in any of ``states``."""
         return sum(buffer.state in states for buffer in self._buffers.values())
+
+    def counts(self) -> dict[str, int]:
+        """How many buffers are in each state, by the state's name; states without a buffer are left out."""
+        return dict(Counter(buffer.state.name.lower() for buffer in self._buffers.values()))
 
     def clear(self) -> None:
         """Forget all buffers: the slot was reset."""

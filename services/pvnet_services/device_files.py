@@ -33,6 +33,11 @@ class DeviceFiles:
         """How many files are open."""
         return len(self._owners)
 
+    @property
+    def calls_under_way(self) -> int:
+        """How many device calls are not answered yet."""
+        return len(self._calls)
+
     def request(self, envelope: Envelope) -> None:
         """Run one device call."""
         io = envelope.device_io

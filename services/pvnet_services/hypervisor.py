@@ -29,6 +29,7 @@ from pvnet.transport.link import PeerDown, PeerUp
 from pvnet.vmc import hypervisor_io as vmc
 from pvnet.vmc.hypervisor import VmcHypervisor
 from pvnet_services.payloads import PayloadServer
+from pvnet_services.status import hypervisor_vmc
 
 _MEMORY_TIMEOUT_S = 10.0
 _SEND_CRQ = int(HcallOpcode.H_SEND_CRQ)
@@ -110,6 +111,9 @@ class HypervisorNode:
     def _peer_down(self, event: PeerDown) -> None:
         if self._known_incarnation.pop(event.node, None) is not None:
             self._machine.feed(io.PartitionDied(event.node))
+            # The platform forgets the dead caller's unfinished copies without an answer.
+            for tag in [tag for tag, call in self._calls.items() if call.source == event.node]:
+                del self._calls[tag]
 
     def _hcall(self, envelope: Envelope) -> None:
         body = envelope.hcall
@@ -167,7 +171,9 @@ class HypervisorNode:
                 assert_never(output)
 
     def _result(self, output: io.HcallResult) -> None:
-        call = self._calls.pop(output.tag)
+        call = self._calls.pop(output.tag, None)
+        if call is None:
+            return  # its caller has died
         envelope = Envelope()
         reply = envelope.hcall_reply
         reply.rc = output.rc
@@ -201,6 +207,10 @@ class HypervisorNode:
         status = {
             "profile": self.platform.profile.name,
             "partitions": sorted(self._known_incarnation),
+            "hcalls_under_way": len(self._calls),
+            "memory_chunks_under_way": self.platform.chunks_under_way,
+            "calls_under_way": self.endpoint.pending_calls,
+            "tasks": self.endpoint.tasks,
             "platform": dict(self.platform.counters),
             "vmc": {f"{p}:{unit:#x}": adapter.status() for (p, unit), adapter in self.adapters.items()},
             "endpoint": dict(self.endpoint.counters),
@@ -270,7 +280,8 @@ class VmcAdapter:
 
     def status(self) -> dict[str, object]:
         """Numbers for ``show_status``."""
-        return {"handled": self.payloads.handled, "counters": dict(self.machine.counters)}
+        waiting = self.node.platform.waiting_posts(self.partition, self.unit)
+        return {**hypervisor_vmc(self.machine), "handled": self.payloads.handled, "waiting_posts": waiting}
 
 
 def main() -> int:

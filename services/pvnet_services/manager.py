@@ -114,6 +114,8 @@ class ManagerNode:
             "sessions": self.sessions,
             "commands": self.commands,
             "connected": self._session.done(),
+            "calls_under_way": self.endpoint.pending_calls,
+            "tasks": self.endpoint.tasks,
             "session": dict(session),
             "endpoint": dict(self.endpoint.counters),
             "link": dict(self.endpoint.link.counters),

@@ -38,6 +38,7 @@ from pvnet.vmc.context import VmcState
 from pvnet.vmc.dialect import DIALECTS
 from pvnet.vmc.partition import VmcPartition
 from pvnet_services.device_files import DeviceFiles
+from pvnet_services.status import partition_vmc
 
 _TCES_PER_CALL = 512
 
@@ -121,7 +122,10 @@ class PartitionNode:
             windows[layout.liobn] = self.adapter.memory
         self.files = DeviceFiles(endpoint, None if self.adapter is None else self.adapter.driver)
         self._hypervisor = 0
+        """Incarnation of the hypervisor that we are attached to, or attaching to; 0: none."""
+        self._attachments = 0
         self._vmc_ready = asyncio.Event()
+        self._problem: PvnetError | None = None
 
     async def start(self) -> None:
         """Serve once the hypervisor is there and the VMC, if we have one, has come up."""
@@ -133,18 +137,11 @@ class PartitionNode:
         endpoint.on("device_io", self.files.request)
         endpoint.on("management", self._management)
         endpoint.on_peer_down.append(self._peer_down)
-        await endpoint.wait_peer(HYPERVISOR, timeout=self.timeout)
-        self._hypervisor = endpoint.link.peer_incarnation(HYPERVISOR)
-        await self._attach()
         endpoint.on_peer_up.append(self._peer_up)
+        await endpoint.wait_peer(HYPERVISOR, timeout=self.timeout)
         if self.adapter is not None:
             await self._vmc_up(self.adapter)
         endpoint.ready("management partition" if self.adapter is not None else "partition")
-
-    async def _attach(self) -> None:
-        if self.adapter is not None:
-            await self.adapter.map()
-            self.adapter.driver.feed(vmc.Probe())
 
     async def _vmc_up(self, adapter: MappedAdapter) -> None:
         """Wait for the capabilities exchange, which the machine tells by a note."""
@@ -154,6 +151,8 @@ class PartitionNode:
         except TimeoutError:
             state = adapter.machine.state.name.lower()
             raise UnreachableError(f"the VMC did not come up within {self.timeout:g} s (state {state})") from None
+        if self._problem is not None:
+            raise self._problem
 
     async def stop(self) -> None:
         """Deregister the adapters as a driver that is unloaded does, then leave."""
@@ -166,18 +165,32 @@ class PartitionNode:
 
     def _peer_down(self, event: PeerDown) -> None:
         self.files.owner_died(event.node)
-        if event.node == HYPERVISOR and self.adapter is not None:
-            self.adapter.host.platform_died()
+        if event.node == HYPERVISOR:
+            self._hypervisor = 0  # it may come back as the same incarnation, when only the connection was lost
+            if self.adapter is not None:
+                self.adapter.host.platform_died()
 
     def _peer_up(self, event: PeerUp) -> None:
         if event.node == HYPERVISOR and event.phase >= READY and event.incarnation != self._hypervisor:
             self._hypervisor = event.incarnation
-            self.endpoint.spawn(self._reattach(), "reattach")
+            self._attachments += 1
+            if self.adapter is not None:
+                self.endpoint.spawn(self._attach(self.adapter, self._attachments), "attach")
 
-    async def _reattach(self) -> None:
-        if self.adapter is not None:
-            self.adapter.driver.feed(vmc.Remove())
-        await self._attach()
+    async def _attach(self, adapter: MappedAdapter, number: int) -> None:
+        """Map the windows and probe; gives up when the hypervisor dies meanwhile: the next one is attached to."""
+        if number > 1:
+            adapter.driver.feed(vmc.Remove())
+        try:
+            await adapter.map()
+        except PvnetError as error:
+            self.endpoint.log.warning("attach_failed", error=str(error))
+            if self._hypervisor and self._attachments == number:
+                self._problem = error
+                self._vmc_ready.set()
+            return
+        if self._hypervisor and self._attachments == number:
+            adapter.driver.feed(vmc.Probe())
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
@@ -255,12 +268,14 @@ class PartitionNode:
         status: dict[str, object] = {
             "memory_bytes": self.layout.memory_bytes,
             "open_files": self.files.open_count,
+            "device_calls_under_way": self.files.calls_under_way,
+            "calls_under_way": self.endpoint.pending_calls,
+            "tasks": self.endpoint.tasks,
             "endpoint": dict(self.endpoint.counters),
             "link": dict(self.endpoint.link.counters),
         }
         if self.adapter is not None:
-            machine = self.adapter.machine
-            status["vmc"] = {"state": machine.state.name.lower(), "counters": dict(machine.counters)}
+            status["vmc"] = partition_vmc(self.adapter.machine)
         return status
 
 

@@ -262,6 +262,11 @@ class Connections:
         slot.waiters.clear()
         return waiters
 
+    def forget_buffers(self) -> None:
+        """The adapter is gone, and with it also the buffers that a reset would have spared."""
+        for slot in self.slots:
+            slot.pool.clear()
+
     def next_session(self, slot: HmcSlot) -> int:
         """Advance the slot's session counter: 1 to 254, then 1 again."""
         slot.session = slot.session + 1 if slot.session < MAX_SESSION else 1

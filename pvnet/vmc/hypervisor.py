@@ -131,8 +131,8 @@ class HvIndex:
     free: deque[int] = field(default_factory=deque)
     """Buffers that we own, in the order in which we got them; the oldest is used first."""
     unsent: deque[bytes] = field(default_factory=deque)
-    removals: deque[float] = field(default_factory=deque)
-    """When the answers to the REM BUFs sent are overdue, oldest first."""
+    removals: deque[float | None] = field(default_factory=deque)
+    """When the answers to the REM BUFs sent are overdue, oldest first; ``None``: overdue, but still believed."""
 
     @property
     def is_settled(self) -> bool:
@@ -198,7 +198,7 @@ class VmcHypervisor:
         due = [] if self._due is None else [self._due]
         for slot in self.indices:
             due += [offer.due for offer in slot.offered.values() if offer.due is not None]
-            due += list(slot.removals)[:1]
+            due += [at for at in slot.removals if at is not None]
         return min(due, default=None)
 
     # Link
@@ -254,9 +254,11 @@ class VmcHypervisor:
         if self._due is not None and self._due <= self._now:
             self._trigger(HvLinkTrigger.TIMEOUT)
         for slot in list(self.indices):
-            while slot.removals and slot.removals[0] <= self._now:
-                slot.removals.popleft()
-                self._out.append(BufferTaken(slot.index, None))
+            for position, at in enumerate(slot.removals):
+                if at is not None and at <= self._now:
+                    slot.removals[position] = None
+                    self.counters["removals_overdue"] += 1
+                    self._out.append(BufferTaken(slot.index, None))
             overdue = [o for o in slot.offered.values() if o.due is not None and o.due <= self._now]
             for offer in overdue:
                 offer.due = None
@@ -396,9 +398,10 @@ class VmcHypervisor:
         if slot is None or not slot.removals or message.session != slot.session:
             self._drop("unsolicited_remove_response")
             return
-        slot.removals.popleft()
+        is_late = slot.removals.popleft() is None
         if message.status:
-            self._out.append(BufferTaken(slot.index, None))
+            if not is_late:
+                self._out.append(BufferTaken(slot.index, None))
         elif slot.pool.state(message.buffer_id) is not BufferState.ALPHA_FREE:
             self._drop("removed_foreign_buffer")
             self._trigger(HvLinkTrigger.PROTOCOL_ERROR)
@@ -519,7 +522,7 @@ class VmcHypervisor:
             self._out.append(SessionClosed(slot.index, slot.session, reason, len(slot.unsent)))
 
     def _forget(self, slot: HvIndex) -> None:
-        self._out.extend(BufferTaken(slot.index, None) for _ in slot.removals)
+        self._out.extend(BufferTaken(slot.index, None) for at in slot.removals if at is not None)
         slot.pool.clear()
         slot.wanted.clear()
         slot.offered.clear()

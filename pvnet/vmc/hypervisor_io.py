@@ -161,7 +161,10 @@ class SendRefused:
 
 @dataclass(frozen=True, slots=True)
 class BufferTaken:
-    """The answer to a TakeBuffer: the buffer given back, or ``None`` when the partition kept all or did not answer."""
+    """The answer to a TakeBuffer: the buffer given back, or ``None`` when the partition kept all or did not answer.
+
+    An answer that comes after all is told by a second one.
+    """
 
     index: int
     buffer_id: int | None

@@ -9,8 +9,23 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, TypeAlias
 
 from pvnet.core.errors import LocalError
-from pvnet.core.machine import Note, Tick
-from pvnet.papr.calls import CallHypervisor, HcallReturned
+from pvnet.papr.device_io import (
+    AdapterInput,
+    AdapterOutput,
+    CrqProgress,
+    DeviceClose,
+    DeviceDone,
+    DeviceInput,
+    DeviceInterrupt,
+    DeviceIoctl,
+    DeviceOpen,
+    DevicePoll,
+    DeviceRead,
+    DeviceWrite,
+    Irq,
+    Probe,
+    Remove,
+)
 from pvnet.papr.retry import RetryLimits
 from pvnet.vmc.dialect import HARDENED, Dialect, Timeouts
 
@@ -63,106 +78,26 @@ class VmcPartitionConfig:
             raise LocalError("the CRQ and the local buffers overlap")
 
 
-# Inputs -----------------------------------------------------------------------------------------------------------
+PartitionInput: TypeAlias = AdapterInput
+PartitionOutput: TypeAlias = AdapterOutput
 
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """The adapter appeared: register the CRQ and begin."""
-
-
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """The adapter goes away: end all sessions, deregister the CRQ."""
-
-
-@dataclass(frozen=True, slots=True)
-class Irq:
-    """Look at the CRQ (may be spurious)."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceOpen:
-    """open(): answered by the handle.  ``request`` in every device input: chosen by the caller, unique while open."""
-
-    request: int
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceIoctl:
-    """ioctl(): ``data`` are the bytes at the argument's address."""
-
-    request: int
-    handle: int
-    command: int
-    data: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceRead:
-    """read(): at most ``count`` bytes of one message; ``nonblock`` is O_NONBLOCK."""
-
-    request: int
-    handle: int
-    count: int
-    nonblock: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceWrite:
-    """write(): one message."""
-
-    request: int
-    handle: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class DevicePoll:
-    """poll() for input: answered by the event mask; ``nonblock`` answers at once."""
-
-    request: int
-    handle: int
-    nonblock: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceClose:
-    """close()."""
-
-    request: int
-    handle: int
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceInterrupt:
-    """A signal hit the caller of ``request``: a blocked call ends with -EINTR, others go on."""
-
-    request: int
-
-
-DeviceInput: TypeAlias = (
-    DeviceOpen | DeviceIoctl | DeviceRead | DeviceWrite | DevicePoll | DeviceClose | DeviceInterrupt
-)
-PartitionInput: TypeAlias = Probe | Remove | Irq | HcallReturned | Tick | DeviceInput
-
-# Outputs ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceDone:
-    """A device call ended: ``result`` >= 0, or minus a Linux errno; ``data`` are bytes for the caller."""
-
-    request: int
-    result: int
-    data: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class CrqProgress:
-    """``consumed`` slots of the CRQ were cleared since its registration."""
-
-    consumed: int
-
-
-PartitionOutput: TypeAlias = CallHypervisor | DeviceDone | CrqProgress | Note
+__all__ = [
+    "PAGE_BYTES",
+    "CrqProgress",
+    "DeviceClose",
+    "DeviceDone",
+    "DeviceInput",
+    "DeviceInterrupt",
+    "DeviceIoctl",
+    "DeviceOpen",
+    "DevicePoll",
+    "DeviceRead",
+    "DeviceWrite",
+    "Irq",
+    "LocalMemory",
+    "PartitionInput",
+    "PartitionOutput",
+    "Probe",
+    "Remove",
+    "VmcPartitionConfig",
+]

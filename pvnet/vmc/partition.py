@@ -335,6 +335,7 @@ class VmcPartition:
                 self._emit(link.reset(now))
             case LinkAction.REMOVE:
                 self._sessions.reset_all(HmcTrigger.PARTNER_LOST)
+                self._sessions.connections.forget_buffers()
                 self._held = None
                 self._probes_when_freed = False
                 self._emit(link.free(now))

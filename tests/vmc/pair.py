@@ -231,7 +231,7 @@ class Pair:
         """Let time pass; every machine that wants a Tick gets it at its time."""
         end = self.now + seconds
         while True:
-            machines = (self.partition, self.hypervisor, self.platform)
+            machines = (self.partition, self.platform, *((self.hypervisor,) if self.hypervisor_up else ()))
             due = min((d for m in machines if (d := m.deadline()) is not None), default=None)
             if due is None or due > end:
                 break

@@ -1,0 +1,38 @@
+"""State diagrams for the documents, drawn from the very tables that the machines run on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+
+def state_diagram(
+    table: Mapping[tuple[Enum, Enum], tuple[Enum, Enum]], *, hide: frozenset[Enum] = frozenset(), loops: bool = True
+) -> str:
+    """Return a Mermaid ``stateDiagram-v2`` of a flat table ``(state, trigger) -> (action, next)``.
+
+    Rows whose action is in ``hide`` (the ones that only ignore or count) are left out, and with ``loops`` false also
+    all that do not leave their state.  Rows with the same ends and action share one arrow; order follows the table.
+    """
+    arrows: dict[tuple[str, str, str], list[str]] = {}
+    for (state, trigger), (action, after) in table.items():
+        if action in hide or (state is after and not loops):
+            continue
+        key = (_name(state), _name(after), str(action.value))
+        arrows.setdefault(key, []).append(_name(trigger))
+    lines = ["stateDiagram-v2"]
+    first = next(iter(table), None)
+    if first is not None:
+        lines.append(f"    [*] --> {_name(_initial(table))}")
+    for (state, after, action_text), triggers in arrows.items():
+        lines.append(f"    {state} --> {after}: {', '.join(triggers)} / {action_text}")
+    return "\n".join(lines) + "\n"
+
+
+def _initial(table: Mapping[tuple[Enum, Enum], tuple[Enum, Enum]]) -> Enum:
+    """The state whose number is 0: every table of this package starts there."""
+    return min((state for state, _ in table), key=lambda state: abs(int(state.value)))
+
+
+def _name(member: Enum) -> str:
+    return member.name.lower()

@@ -7,8 +7,7 @@ Decisions, from what was measured of aiomqtt and the brokers:
 
 * A fresh ``aiomqtt.Client`` per connection, clean session: a re-entered client re-sends what it had reported as failed.
 * ``publish`` is not awaited: the link layer acknowledges end to end; an awaited publish hangs at a disconnect.
-* The receive loop is the disconnect detector.  Messages do not pass through its queue: :class:`_Inbox` hands each one
-  on from inside the network callback, which saves a task and a wake-up per message (and nothing can be dropped).
+* The hot path is our own (``transport.mqtt_wire``); aiomqtt connects, subscribes, keeps alive and sees the end.
 * TCP_NODELAY always.  Reconnecting starts at 20 ms and doubles to 2 s, with full jitter.
 * Brokers do not say when a SUBSCRIBE or PUBLISH is forbidden (3.1.1): the failure codes of SUBACK are checked, the rest
   shows as a peer that never answers.
@@ -19,9 +18,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import socket
 import ssl
+from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Final
 
 import aiomqtt
@@ -29,23 +31,18 @@ import structlog
 
 from pvnet.core.errors import ConfigError, PvnetError, UnreachableError
 from pvnet.core.names import NodeName
-from pvnet.transport.base import Channel, PortHandler, frame_topic, state_topic
+from pvnet.transport.base import TOPIC_ROOT, Channel, PortHandler, frame_topic, state_topic
+from pvnet.transport.mqtt_wire import Wire, hang_up
 from pvnet.transport.uri import BrokerUrl
 
 _REFUSED_CREDENTIALS: Final = frozenset({4, 5, 134, 135})
 _FIRST_RETRY_S: Final = 0.02
 _LAST_RETRY_S: Final = 2.0
+_CONNECT_S: Final = 5.0
+_KEEPALIVE_S: Final = 15
+_KNOWN_TOPICS: Final = 10_000
 _QUIET = logging.getLogger("pvnet.transport.mqtt.client")
-_QUIET.setLevel(logging.ERROR)
-
-
-class _Inbox(asyncio.Queue[aiomqtt.Message]):
-    """A queue that is never filled: every message goes straight to the port."""
-
-    port: MqttPort
-
-    def put_nowait(self, item: aiomqtt.Message) -> None:
-        self.port.message_arrived(item)
+_QUIET.setLevel(logging.CRITICAL)
 
 
 class MqttPort:
@@ -59,12 +56,13 @@ class MqttPort:
         self._client_id = client_id
         self._handler: PortHandler
         self._log = structlog.get_logger().bind(node=name)
-        self._prefix = f"pvnet/v1/{lab}/"
-        self._topics: dict[tuple[str, str], str] = {}
+        self._prefix = f"{TOPIC_ROOT}/{lab}/"
+        self._topics: dict[tuple[str, str], bytes] = {}  # (destination, channel) -> topic
+        self._sources: dict[bytes, tuple[str, str]] = {}  # topic -> (source, channel), ("", node) for a state
         self._watched: set[NodeName] = set()
         self._connections = 0
         self._client: aiomqtt.Client | None = None
-        self._paho: Any = None
+        self._wire: Wire | None = None
         self._runner: asyncio.Task[None] | None = None
         self._subscriptions: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -99,114 +97,143 @@ class MqttPort:
 
     def _new_client(self) -> aiomqtt.Client:
         will = self._handler.next_will(self._connections + 1)
-        inbox = type("Inbox", (_Inbox,), {"port": self})
-        return aiomqtt.Client(
+        client = aiomqtt.Client(
             self.url.host,
             self.url.port,
             username=self.url.username,
             password=self.url.password,
             identifier=self._client_id,
-            queue_type=inbox,
             logger=_QUIET,
             will=aiomqtt.Will(state_topic(self.lab, self.name), will, qos=1, retain=True),
             clean_session=True,
-            keepalive=15,
-            timeout=10,
-            max_inflight_messages=1000,
+            keepalive=_KEEPALIVE_S,
+            timeout=_CONNECT_S,
             tls_context=self._tls,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
+        client._client.connect_timeout = _CONNECT_S
+        return client
 
     async def _run(self, first: asyncio.Future[None]) -> None:
-        """Keep a connection until closed."""
+        """Keep a connection until closed; the first failure before there ever was one ends it."""
         wait = _FIRST_RETRY_S
         while not self._closing:
             try:
-                async with self._new_client() as client:
-                    await self._serve(client, first)
+                await self._connection(first)
+                problem: PvnetError = UnreachableError("connection closed")
             except aiomqtt.MqttError as error:
                 problem = self._explain(error)
-                if self.connected:
-                    wait = _FIRST_RETRY_S
-                    self._disconnected(str(problem))
-                if not first.done():
-                    first.set_exception(problem)
-                    first.exception()
-                    return
-                if isinstance(problem, ConfigError):
-                    self._log.error("broker_refused", error=str(problem))
-            except ssl.SSLError as error:
-                problem = UnreachableError(f"broker {self.url.redacted()}: TLS failed: {error.reason or error}")
-                if not first.done():
-                    first.set_exception(problem)
-                    first.exception()
-                    return
-            finally:
-                self._client = self._paho = None
+            except ConfigError as error:
+                problem = error
             if self.connected:
-                self._disconnected("connection closed")
+                wait = _FIRST_RETRY_S
+                self.connected = False
+                self._handler.port_disconnected(str(problem))
+            if not first.done():
+                first.set_exception(problem)
+                return
+            if isinstance(problem, ConfigError):
+                self._log.error("broker_refused", error=str(problem))
             await asyncio.sleep(random.uniform(0, wait))  # noqa: S311 - jitter
             wait = min(wait * 2, _LAST_RETRY_S)
 
-    async def _serve(self, client: aiomqtt.Client, first: asyncio.Future[None]) -> None:
-        filters = [f"{self._prefix}{self.name}/#", *(state_topic(self.lab, node) for node in sorted(self._watched))]
+    async def _connection(self, first: asyncio.Future[None]) -> None:
+        """Live through one connection.
+
+        Raises:
+            aiomqtt.MqttError: there was none, or it broke.
+            ConfigError: the broker does not let us subscribe.
+        """
+        client = self._new_client()
+        entering = self._loop.create_task(client.__aenter__())
+        try:
+            await asyncio.shield(entering)
+        except BaseException:
+            # aiomqtt leaves the socket of a connection that did not come about open.
+            entering.add_done_callback(partial(_given_up, client))
+            hang_up(client._client)
+            raise
+        try:
+            self._wire = Wire(client, self._message)
+            await self._serve(client, self._wire, first)
+        finally:
+            self._client = self._wire = None
+            with contextlib.suppress(aiomqtt.MqttError):
+                await client.__aexit__(None, None, None)
+
+    async def _serve(self, client: aiomqtt.Client, wire: Wire, first: asyncio.Future[None]) -> None:
+        asked = {state_topic(self.lab, node) for node in self._watched}
+        filters = [f"{self._prefix}{self.name}/#", *sorted(asked)]
         codes = await client.subscribe([(topic, 1) for topic in filters])
         for topic, code in zip(filters, codes, strict=False):
-            if int(getattr(code, "value", code)) >= 0x80:
-                problem = ConfigError(f"broker {self.url.redacted()} does not let {self.name} subscribe to {topic}")
-                if not first.done():
-                    first.set_exception(problem)
-                    first.exception()
-                self._closing = True
-                return
+            if _number(code) >= 0x80:
+                raise ConfigError(f"broker {self.url.redacted()} does not let {self.name} subscribe to {topic}")
+        if not wire.open:
+            raise aiomqtt.MqttError("connection lost while subscribing")
         self._client = client
-        self._paho = client._client  # the only way to publish without waiting for the acknowledgement
         self.connected = True
         self._connections += 1
         self._handler.port_connected(self._connections)
-        for node in self._watched - {t.split("/")[3] for t in filters}:  # watched while subscribing
-            self._subscribe(node)
+        for node in sorted(self._watched):
+            if state_topic(self.lab, node) not in asked:  # watched while subscribing
+                self._subscribe(node)
         if not first.done():
             first.set_result(None)
         async for _ in client.messages:
-            pass  # _Inbox takes them; this loop ends with an error when the connection does
+            pass  # the wire takes them; this loop ends with an error when the connection does
 
     def _explain(self, error: aiomqtt.MqttError) -> PvnetError:
-        code = getattr(error, "rc", None)
-        number = int(getattr(code, "value", code)) if code is not None else -1
-        if isinstance(error, aiomqtt.MqttError) and number in _REFUSED_CREDENTIALS:
+        where = f"broker {self.url.redacted()}"
+        if _number(getattr(error, "rc", None)) in _REFUSED_CREDENTIALS:
             who = f"user {self.url.username!r}" if self.url.username else "a client without user name"
-            return ConfigError(f"broker {self.url.redacted()} refuses {who}: wrong user name or password")
-        return UnreachableError(f"broker {self.url.redacted()} is not reachable: {error}")
-
-    def _disconnected(self, reason: str) -> None:
-        self.connected = False
-        self._handler.port_disconnected(reason)
+            return ConfigError(f"{where} refuses {who}: wrong user name or password")
+        match error.__context__:
+            case ssl.SSLCertVerificationError() as cause:
+                hint = "" if self.url.ca_file else " (a private CA? add ?ca_file=FILE)"
+                return UnreachableError(f"{where}: its certificate is not trusted: {cause.verify_message}{hint}")
+            case ssl.SSLError() as cause:
+                return UnreachableError(f"{where}: TLS failed ({cause.reason or cause}); is this a TLS port?")
+            case socket.gaierror():
+                return UnreachableError(f"{where}: host name not known")
+            case OSError(errno=int(number)):
+                return UnreachableError(f"{where}: {os.strerror(number).lower()}")
+        return UnreachableError(f"{where} is not reachable: {error}")
 
     # --- frames ---------------------------------------------------------------------------------------------------
 
-    def message_arrived(self, message: aiomqtt.Message) -> None:
+    def _message(self, topic: bytes, payload: bytes) -> None:
         """Sort one message: a frame for us, or a state."""
-        topic = str(message.topic.value)
-        payload = message.payload
-        if not topic.startswith(self._prefix) or not isinstance(payload, bytes | bytearray):
-            return
-        levels = topic[len(self._prefix) :].split("/")
+        known = self._sources.get(topic) or self._learn(topic)
+        source, channel = known
+        if source:
+            self._handler.frame_received(source, channel, payload)
+        elif channel:
+            self._handler.state_received(channel, payload)
+
+    def _learn(self, topic: bytes) -> tuple[str, str]:
+        text = topic.decode(errors="replace")
+        levels = text.removeprefix(self._prefix).split("/") if text.startswith(self._prefix) else []
+        known = ("", "")
         if len(levels) == 3 and levels[0] == self.name:
-            self._handler.frame_received(levels[2], levels[1], bytes(payload))
+            known = (levels[2], levels[1])
         elif len(levels) == 2 and levels[1] == "state":
-            self._handler.state_received(levels[0], bytes(payload))
+            known = ("", levels[0])
+        if len(self._sources) >= _KNOWN_TOPICS:
+            self._sources.clear()
+        self._sources[topic] = known
+        return known
 
     def send(self, destination: NodeName, channel: Channel, payload: bytes) -> None:
         """Publish one frame with QoS 1, without waiting; lost while disconnected."""
-        if self._paho is None:
+        if self._wire is None or not self.connected:
             return
         topic = self._topics.get((destination, channel))
         if topic is None:
-            if len(self._topics) > 10_000:
+            if len(self._topics) >= _KNOWN_TOPICS:
                 self._topics.clear()
-            topic = self._topics[destination, channel] = frame_topic(self.lab, destination, channel, self.name)
-        self._paho.publish(topic, payload, 1)
+            topic = frame_topic(self.lab, destination, channel, self.name).encode()
+            self._topics[destination, channel] = topic
+        self._wire.publish(topic, payload)
 
     # --- states ----------------------------------------------------------------------------------------------
 
@@ -228,7 +255,7 @@ class MqttPort:
         if self._client is not None:
             self._background(self._client.subscribe(state_topic(self.lab, node), 1))
 
-    def _background(self, request: Any) -> None:
+    def _background(self, request: Coroutine[Any, Any, Any]) -> None:
         """Let a subscription run on its own; if the connection breaks, the next one subscribes anew."""
 
         async def run() -> None:
@@ -241,15 +268,28 @@ class MqttPort:
 
     def set_state(self, payload: bytes) -> None:
         """Publish our retained state."""
-        if self._paho is not None:
-            self._paho.publish(state_topic(self.lab, self.name), payload, 1, True)
+        if self._wire is not None and self.connected:
+            self._wire.retain(state_topic(self.lab, self.name), payload)
+
+    # --- the end -----------------------------------------------------------------------------------------------------
 
     async def close(self, last_state: bytes | None) -> None:
         """Say the last word (waiting for its acknowledgement) and disconnect."""
-        self._closing = True
         if self._client is not None and last_state is not None:
             with contextlib.suppress(aiomqtt.MqttError):
                 await self._client.publish(state_topic(self.lab, self.name), last_state, 1, retain=True, timeout=2)
+        await self._end()
+
+    async def abort(self) -> None:
+        """Break the connection without a word, as a crash does: the broker publishes the last will."""
+        self._closing = True
+        if self._wire is not None:
+            self._wire.break_off()
+            await asyncio.gather(*filter(None, [self._runner]), return_exceptions=True)
+        await self._end()
+
+    async def _end(self) -> None:
+        self._closing = True
         self.connected = False
         for task in list(self._subscriptions):
             task.cancel()
@@ -257,3 +297,16 @@ class MqttPort:
             self._runner.cancel()
             await asyncio.gather(self._runner, *self._subscriptions, return_exceptions=True)
             self._runner = None
+
+
+def _given_up(client: aiomqtt.Client, entering: asyncio.Task[Any]) -> None:
+    """Nobody waits any more for this connection; should it have come about, it goes."""
+    if not entering.cancelled():
+        entering.exception()
+    hang_up(client._client)
+
+
+def _number(code: Any) -> int:
+    """Return a reason code, which is an int or one of several classes of paho, as a number (-1: none)."""
+    value = getattr(code, "value", code)
+    return value if isinstance(value, int) else -1

@@ -68,6 +68,7 @@ class Node:
     epoch: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     delivered: list[Envelope] = field(default_factory=list)
     superseded: bool = False
+    told_at: list[tuple[int, str, str, int]] = field(default_factory=list)  # (event number, up or down, peer, inc.)
 
 
 @dataclass
@@ -87,6 +88,7 @@ class World:
         self.broker = True
         self.frames: list[Frame] = []
         self.frames_sent = 0
+        self.events = 0
         self.retained: dict[str, bytes] = {}
         self.wills: dict[str, bytes] = {}  # of broken connections that the broker has not noticed
         self.incarnations = dict.fromkeys(names, 0)
@@ -273,10 +275,13 @@ class World:
                     assert incarnation <= self.incarnations[name]
                     node.up[name] = incarnation
                     node.ups.append((name, incarnation, phase))
+                    if before is None:
+                        node.told_at.append((self.tell(), "up", name, incarnation))
                 case PeerDown(name, incarnation, reason):
                     assert node.up.pop(name, None) == incarnation, "PeerDown of a peer that was not up"
                     node.downs.append((name, incarnation, reason))
                     node.epoch[name] += 1
+                    node.told_at.append((self.tell(), "down", name, incarnation))
                 case Watch(name):
                     if name not in node.watched:
                         node.watched.add(name)
@@ -287,6 +292,10 @@ class World:
                 case Superseded():
                     node.superseded = True
         self.check_bounds(node)
+
+    def tell(self) -> int:
+        self.events += 1
+        return self.events
 
     def check_delivery(self, node: Node, envelope: Envelope) -> None:
         number = envelope.hcall.opcode

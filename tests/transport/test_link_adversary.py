@@ -179,11 +179,14 @@ class Adversary(RuleBasedStateMachine):
     def both_told(self, one: str, other: str) -> None:
         """Who was given up by a peer's incarnation that it knew was told so."""
         node, peer = self.world.nodes[one], self.world.nodes[other]
-        ups_before = [name for name, incarnation, _ in peer.ups if (name, incarnation) == (one, node.incarnation)]
-        gave_up = [down for down in node.downs if down[:2] == (other, peer.incarnation)]
-        was_told = [down for down in peer.downs if down[:2] == (one, node.incarnation)]
-        if gave_up and len(ups_before) > 1:
-            assert was_told, f"{one} gave {other} up, which never learned it"
+        seen = [(at, what) for at, what, name, inc in peer.told_at if (name, inc) == (one, node.incarnation)]
+        for gave_up_at, what, name, incarnation in node.told_at:
+            if (what, name, incarnation) != ("down", other, peer.incarnation):
+                continue
+            before = [at for at, event in seen if event == "up" and at < gave_up_at]
+            if before:
+                told = [at for at, event in seen if event == "down" and at > before[-1]]
+                assert told, f"{one} gave {other} up, which never learned it"
 
 
 Adversary.TestCase.settings = settings(

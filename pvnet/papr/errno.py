@@ -23,10 +23,13 @@ EBUSY: Final = 16
 EEXIST: Final = 17
 ENODEV: Final = 19
 EINVAL: Final = 22
+EMFILE: Final = 24
 EFBIG: Final = 27
+EPIPE: Final = 32
 EBADFD: Final = 77
 EOPNOTSUPP: Final = 95
 ENOBUFS: Final = 105
+ENOTCONN: Final = 107
 ETIMEDOUT: Final = 110
 
 _NAMES: Final = {value: name for name, value in dict(globals()).items() if name.startswith("E") and name.isupper()}

@@ -1,0 +1,197 @@
+"""Behaviour tests over every transport: ``@behaviour()`` turns a scenario (a coroutine function whose first argument is
+an ``InProcessLab``) into a test for each of :data:`WORLDS`.
+
+Brokers are started once per run, on a loop that lives as long; every scenario gets a lab name of its own on them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pytest
+import uvloop
+
+from pvnet.core.names import NodeName
+from pvnet.runtime.broker import Broker
+from pvnet.runtime.topology import Topology, default_topology
+from pvnet.testing.broker import broker
+from pvnet.testing.in_process import InProcessLab, Network
+from pvnet.testing.virtual_loop import run_virtual
+from pvnet.transport.base import Port
+from pvnet.transport.link import LinkConfig
+from pvnet.transport.loopback import Faults, LoopbackNetwork, LoopbackPort
+from pvnet.transport.mqtt import MqttPort
+from pvnet.transport.uri import BrokerUrl
+
+PATIENCE_S = 100.0
+"""Real seconds after which a scenario counts as hung; no test depends on its value."""
+VIRTUAL_PATIENCE_S = 3600.0
+BAD = Faults(drop=0.05, duplicate=0.1, reorder=0.3, delay_s=0.001)
+
+_numbers = itertools.count(1)
+
+
+class Loopback:
+    """A loopback network as a ``Network``."""
+
+    def __init__(self, network: LoopbackNetwork) -> None:
+        self.loopback = network
+
+    def port(self, name: NodeName) -> Port:
+        return self.loopback.port(name)
+
+    async def kill(self, port: Port) -> None:
+        assert isinstance(port, LoopbackPort)
+        self.loopback.kill(port.name)
+
+
+class Mqtt:
+    """A broker that runs, for one lab."""
+
+    def __init__(self, url: BrokerUrl, lab: str) -> None:
+        self._url = url
+        self._lab = lab
+
+    def port(self, name: NodeName) -> Port:
+        client_id = f"{self._lab}-{name}-{next(_numbers)}"
+        return MqttPort(self._url, lab=self._lab, name=name, client_id=client_id)
+
+    async def kill(self, port: Port) -> None:
+        assert isinstance(port, MqttPort)
+        await port.abort()
+
+
+class World(Protocol):
+    """Where a scenario runs."""
+
+    is_virtual: bool
+
+    def run(self, main: Coroutine[Any, Any, None]) -> None:
+        """Run to the end."""
+
+    def network(self, lab: str) -> Network:
+        """A network for one scenario."""
+
+
+@dataclass
+class LoopbackWorld:
+    faults: Faults | None = None
+    seed: int = 0
+    is_virtual: bool = True
+
+    def run(self, main: Coroutine[Any, Any, None]) -> None:
+        run_virtual(main)
+
+    def network(self, lab: str) -> Network:
+        return Loopback(LoopbackNetwork(seed=self.seed, faults=self.faults))
+
+
+@dataclass
+class MqttWorld:
+    kind: Any
+    is_virtual: bool = False
+    _runner: asyncio.Runner | None = None
+    _context: AbstractAsyncContextManager[Broker] | None = None
+    _url: BrokerUrl | None = field(default=None, repr=False)
+
+    def run(self, main: Coroutine[Any, Any, None]) -> None:
+        if self._runner is None:
+            self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+            self._context = broker(self.kind)
+            self._url = self._runner.run(self._context.__aenter__()).url
+        self._runner.run(main)
+
+    def network(self, lab: str) -> Network:
+        assert self._url is not None, "made inside of run"
+        return Mqtt(self._url, lab)
+
+    def close(self) -> None:
+        if self._runner is not None and self._context is not None:
+            self._runner.run(self._context.__aexit__(None, None, None))
+            self._runner.close()
+            self._runner = None
+
+
+MQTT = {"mqtt-mosquitto": MqttWorld("mosquitto"), "mqtt-embedded": MqttWorld("embedded")}
+WORLDS = [
+    pytest.param(LoopbackWorld(), id="loopback"),
+    pytest.param(LoopbackWorld(BAD, 1), id="loopback-faults-1"),
+    pytest.param(LoopbackWorld(BAD, 2), id="loopback-faults-2"),
+    pytest.param(MQTT["mqtt-mosquitto"], id="mqtt-mosquitto", marks=pytest.mark.needs("mosquitto")),
+    pytest.param(MQTT["mqtt-embedded"], id="mqtt-embedded"),
+]
+
+
+def topology(**tables: Any) -> Topology:
+    """The default topology with other tables; a lab name that no other scenario has."""
+    made = default_topology(f"b{next(_numbers)}")
+    return Topology.model_validate({**made.model_dump(by_alias=True), **tables})
+
+
+def run(
+    world: World,
+    scenario: Callable[[InProcessLab], Awaitable[None]],
+    made: Topology,
+    link: LinkConfig | None,
+    *,
+    settles: bool = True,
+) -> None:
+    """Run one scenario, and afterwards see that everything is as it was before it."""
+
+    async def main() -> None:
+        async with asyncio.timeout(VIRTUAL_PATIENCE_S if world.is_virtual else PATIENCE_S):
+            async with InProcessLab(made, world.network(made.lab.name), link=link, timeout=60.0) as lab:
+                before = await lab.at_rest()
+                await scenario(lab)
+                if settles:
+                    await lab.settle(before)
+        others = [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        assert others == [], "every task of the nodes has ended"
+
+    world.run(main())
+
+
+def behaviour(
+    *, link: LinkConfig | None = None, worlds: list[Any] = WORLDS, settles: bool = True, **tables: Any
+) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., None]]:
+    """Make a scenario a test; ``tables`` replace those of the default topology.
+
+    After the scenario the lab's census must be what it was before: a scenario undoes what it does.
+    """
+
+    def decorate(scenario: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+        @pytest.mark.parametrize("world", worlds)
+        @functools.wraps(scenario)
+        def test(world: World, **more: Any) -> None:
+            run(world, lambda lab: scenario(lab, **more), topology(**tables), link, settles=settles)
+
+        signature = inspect.signature(scenario)
+        parameters = list(signature.parameters.values())[1:]
+        first = inspect.Parameter("world", inspect.Parameter.KEYWORD_ONLY)
+        kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+        test.__signature__ = signature.replace(parameters=[first, *kept], return_annotation=None)  # type: ignore[attr-defined]
+        del test.__wrapped__  # type: ignore[attr-defined]  # pytest must not take it for a coroutine function
+        return test
+
+    return decorate
+
+
+@asynccontextmanager
+async def alone(lab: InProcessLab, seconds: float = 60.0) -> AsyncIterator[None]:
+    """A deadline for a part of a scenario."""
+    async with asyncio.timeout(seconds):
+        yield
+
+
+async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
+    """Wait until ``check`` holds; TimeoutError after ``seconds``."""
+    async with asyncio.timeout(seconds):
+        while not await check():  # noqa: ASYNC110 - what is looked at lies in other nodes
+            await asyncio.sleep(0.01)

@@ -36,12 +36,10 @@ class VmcQuery:
     vmc_drc_index: int
 
 
-class VmcDevice:
-    """One open file of the VMC character device; use as ``async with`` or call :meth:`open` and :meth:`close`."""
+class CharDevice:
+    """One open file of a character device of ``partition``; ``async with``, or :meth:`open` and :meth:`close`."""
 
-    def __init__(
-        self, endpoint: Endpoint, partition: str = "mp", *, path: str = DEVICE_PATH, timeout: float = 10.0
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, partition: str, path: str, *, timeout: float = 10.0) -> None:
         self.endpoint = endpoint
         self.partition = partition
         self.path = path
@@ -70,31 +68,6 @@ class VmcDevice:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
-
-    async def set_hmc_id(self, hmc_id: bytes | str) -> None:
-        """Start a session under ``hmc_id`` (up to 32 bytes, padded with NULs); returns before the hypervisor agrees.
-
-        Raises:
-            DeviceError: EAGAIN (VMC not ready), ENOBUFS (no buffers yet), EBUSY (all connections in use), EIO.
-        """
-        raw = hmc_id.encode() if isinstance(hmc_id, str) else hmc_id
-        if len(raw) > HMC_ID_BYTES:
-            raise DeviceError(errno.EINVAL, f"set_hmc_id: id of {len(raw)} bytes, expected at most {HMC_ID_BYTES}")
-        await self._ioctl("SETHMCID", SETHMCID, raw.ljust(HMC_ID_BYTES, b"\0"))
-
-    async def query(self) -> VmcQuery:
-        """Ask for the driver's state; works in every state."""
-        have_vmc, state, drc_index = struct.unpack("<iii", await self._ioctl("QUERY", QUERY, b""))
-        return VmcQuery(bool(have_vmc), state, drc_index & 0xFFFFFFFF)
-
-    async def request_vmc(self) -> int:
-        """Ask the hypervisor for a VMC (H_REQUEST_VMC); returns its DRC index.
-
-        Raises:
-            DeviceError: EPERM, EIO, ENODEV, EINVAL as the driver maps the return codes.
-        """
-        (drc_index,) = struct.unpack("<I", await self._ioctl("REQUESTVMC", REQUESTVMC, b""))
-        return int(drc_index)
 
     async def write(self, message: bytes) -> int:
         """Send one message; returns its length.
@@ -136,10 +109,6 @@ class VmcDevice:
         io.handle = handle
         if self.endpoint.link.peer_incarnation(self.partition) == self._incarnation:
             await self._call(io)
-
-    async def _ioctl(self, name: str, command: int, data: bytes) -> bytes:
-        io = DeviceIo(operation=DeviceIo.IOCTL, command=command, data=data)
-        return (await self._io(name, io)).data
 
     def _check(self, doing: str) -> int:
         """Return our handle if this open still exists at the partition."""
@@ -217,3 +186,41 @@ class VmcDevice:
     def _interrupt(self, correlation: int) -> None:
         io = DeviceIo(operation=DeviceIo.INTERRUPT, interrupts=correlation)
         self.endpoint.post(self.partition, Envelope(device_io=io))
+
+
+class VmcDevice(CharDevice):
+    """One open file of ``/dev/ibmvmc``."""
+
+    def __init__(
+        self, endpoint: Endpoint, partition: str = "mp", *, path: str = DEVICE_PATH, timeout: float = 10.0
+    ) -> None:
+        super().__init__(endpoint, partition, path, timeout=timeout)
+
+    async def set_hmc_id(self, hmc_id: bytes | str) -> None:
+        """Start a session under ``hmc_id`` (up to 32 bytes, padded with NULs); returns before the hypervisor agrees.
+
+        Raises:
+            DeviceError: EAGAIN (VMC not ready), ENOBUFS (no buffers yet), EBUSY (all connections in use), EIO.
+        """
+        raw = hmc_id.encode() if isinstance(hmc_id, str) else hmc_id
+        if len(raw) > HMC_ID_BYTES:
+            raise DeviceError(errno.EINVAL, f"set_hmc_id: id of {len(raw)} bytes, expected at most {HMC_ID_BYTES}")
+        await self._ioctl("SETHMCID", SETHMCID, raw.ljust(HMC_ID_BYTES, b"\0"))
+
+    async def query(self) -> VmcQuery:
+        """Ask for the driver's state; works in every state."""
+        have_vmc, state, drc_index = struct.unpack("<iii", await self._ioctl("QUERY", QUERY, b""))
+        return VmcQuery(bool(have_vmc), state, drc_index & 0xFFFFFFFF)
+
+    async def request_vmc(self) -> int:
+        """Ask the hypervisor for a VMC (H_REQUEST_VMC); returns its DRC index.
+
+        Raises:
+            DeviceError: EPERM, EIO, ENODEV, EINVAL as the driver maps the return codes.
+        """
+        (drc_index,) = struct.unpack("<I", await self._ioctl("REQUESTVMC", REQUESTVMC, b""))
+        return int(drc_index)
+
+    async def _ioctl(self, name: str, command: int, data: bytes) -> bytes:
+        io = DeviceIo(operation=DeviceIo.IOCTL, command=command, data=data)
+        return (await self._io(name, io)).data

@@ -12,7 +12,7 @@ import secrets
 from pathlib import Path
 from typing import Self
 
-from pvnet.client.device import VmcDevice
+from pvnet.client.device import CharDevice, VmcDevice
 from pvnet.client.session import VmcSession
 from pvnet.core.errors import ConfigError, RefusedError
 from pvnet.pb.v1.envelope_pb2 import Envelope
@@ -102,6 +102,10 @@ class Lab:
     def vmc_session(self, hmc_id: bytes | str = "pvnet", *, timeout: float = 10.0) -> VmcSession:
         """Return a session of a management application, to be opened (``async with``)."""
         return VmcSession(self.vmc_device(timeout=timeout), hmc_id, timeout=timeout)
+
+    def crq_device(self, partition: str, number: int = 0, *, timeout: float = 10.0) -> CharDevice:
+        """Return ``/dev/crqN``: the raw CRQ to another partition; reads and writes are 16-byte elements."""
+        return CharDevice(self.endpoint, partition, f"/dev/crq{number}", timeout=timeout)
 
     # --- commands ----------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 Over a broker the hypervisor cannot write the partition's memory, so its ``CrqEntry`` messages are stored here, by the
 ring's rules: bytes 8 to 15 first, then bytes 0 to 7, which hold the valid byte (Spec: vmc 2.6).  How far the partition
 has cleared its ring goes back as ``CrqProgress``: in batches of a quarter of the ring while it is mostly empty, at
-once when it was half full, so that a full ring accepts an element as soon as one slot is free.
+once when it was half full or must look so to the hypervisor, so that a full ring accepts an element as soon as one
+slot is free, and never looks full when it is not.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class CrqHost:
         self._registration = entry.registration
         self._received += 1
         self._store(entry.slot, element)
+        if (self._received - self._reported) * 2 >= self._slots:
+            self._report()  # to the hypervisor the ring looks half full: tell what is free
         if entry.irq:
             self.irqs += 1
             self._irq()
@@ -83,13 +86,16 @@ class CrqHost:
         """Take the driver's count of cleared slots and report it when it is time."""
         occupied = self._received - self._consumed
         self._consumed = total
-        if total - self._reported >= max(1, self._slots // 4) or (
-            total > self._reported and occupied * 2 >= self._slots
-        ):
-            self._reported = total
-            envelope = Envelope()
-            progress = envelope.crq_progress
-            progress.unit = self.unit
-            progress.registration = self._registration
-            progress.consumed = total
-            self._endpoint.post(self._hypervisor, envelope)
+        if total - self._reported >= max(1, self._slots // 4) or occupied * 2 >= self._slots:
+            self._report()
+
+    def _report(self) -> None:
+        if self._consumed == self._reported:
+            return
+        self._reported = self._consumed
+        envelope = Envelope()
+        progress = envelope.crq_progress
+        progress.unit = self.unit
+        progress.registration = self._registration
+        progress.consumed = self._consumed
+        self._endpoint.post(self._hypervisor, envelope)

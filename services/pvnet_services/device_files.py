@@ -1,37 +1,59 @@
 """Character devices of a partition, served to other processes: who has which file open, which calls are under way.
 
-A process reaches only its own files.  When it dies its files are closed, as a kernel would.
+A process reaches only its own files, and when it dies its files are closed, as a kernel would.  Handles are the
+partition's (one table for all devices); each driver counts its own underneath.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pvnet.papr import device_io as io
 from pvnet.papr.errno import EBADF, EINVAL, ENOENT
 from pvnet.pb.v1.device_pb2 import DeviceIo, DeviceReply
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.runtime.driver import Driver
 from pvnet.runtime.endpoint import Endpoint
-from pvnet.vmc import interface as vmc
 
 VMC_PATH = "/dev/ibmvmc"
-_NOT_OURS = 0
-"""Request number of calls that nobody waits for."""
+CRQ_PATH = "/dev/crq"
+"""Raw CRQ devices: ``/dev/crq0``, ``/dev/crq1`` ... in the order of the topology."""
+
+AdapterDriver = Driver[io.AdapterInput, io.AdapterOutput]
+Owner = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    driver: AdapterDriver
+    inner: int
+    """The driver's own handle."""
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    envelope: Envelope
+    driver: AdapterDriver
 
 
 class DeviceFiles:
-    """The open files of one partition; ``driver`` runs the VMC, if there is one."""
+    """The open files of one partition; ``devices`` maps a path to the driver behind it."""
 
-    def __init__(self, endpoint: Endpoint, driver: Driver[vmc.PartitionInput, vmc.PartitionOutput] | None) -> None:
+    def __init__(self, endpoint: Endpoint, devices: Mapping[str, AdapterDriver]) -> None:
         self._endpoint = endpoint
-        self._driver = driver
-        self._calls: dict[int, Envelope] = {}
-        self._numbers: dict[tuple[str, int, int], int] = {}
-        self._owners: dict[int, tuple[str, int]] = {}
-        self._next = _NOT_OURS
+        self._devices = devices
+        self._files: dict[int, _File] = {}
+        self._calls: dict[int, _Call] = {}
+        self._numbers: dict[tuple[Owner, int], int] = {}
+        self._last_request = 0
+        self._last_handle = 0
 
     @property
     def open_count(self) -> int:
         """How many files are open."""
-        return len(self._owners)
+        return len(self._files)
 
     @property
     def calls_under_way(self) -> int:
@@ -40,74 +62,83 @@ class DeviceFiles:
 
     def request(self, envelope: Envelope) -> None:
         """Run one device call."""
-        io = envelope.device_io
-        driver = self._driver
+        call = envelope.device_io
         owner = (envelope.source, envelope.source_incarnation)
-        if io.operation == DeviceIo.INTERRUPT:
-            number = self._numbers.get((*owner, io.interrupts))
-            if number is not None and driver is not None:
-                driver.feed(vmc.DeviceInterrupt(number))
+        if call.operation == DeviceIo.INTERRUPT:
+            number = self._numbers.get((owner, call.interrupts))
+            if number is not None:
+                self._calls[number].driver.feed(io.DeviceInterrupt(number))
             return
-        if driver is None or (io.operation == DeviceIo.OPEN and io.path != VMC_PATH):
-            self._answer(envelope, -ENOENT)
-            return
-        if io.operation != DeviceIo.OPEN and self._owners.get(io.handle) != owner:
-            self._answer(envelope, -EBADF)
-            return
-        event = self._input(io)
+        if call.operation == DeviceIo.OPEN:
+            driver = self._devices.get(call.path)
+            inner = 0
+            if driver is None:
+                self._answer(envelope, -ENOENT)
+                return
+        else:
+            file = self._files.get(call.handle)
+            if file is None or file.owner != owner:
+                self._answer(envelope, -EBADF)
+                return
+            driver, inner = file.driver, file.inner
+        self._last_request += 1
+        event = _input(call, self._last_request, inner)
         if event is None:
             self._answer(envelope, -EINVAL)
             return
-        self._calls[self._next] = envelope
-        self._numbers[*owner, envelope.correlation] = self._next
+        self._calls[self._last_request] = _Call(envelope, driver)
+        self._numbers[owner, envelope.correlation] = self._last_request
         driver.feed(event)
 
-    def _input(self, io: DeviceIo) -> vmc.DeviceInput | None:
-        self._next += 1
-        number, handle = self._next, io.handle
-        match io.operation:
-            case DeviceIo.OPEN:
-                return vmc.DeviceOpen(number)
-            case DeviceIo.IOCTL:
-                return vmc.DeviceIoctl(number, handle, io.command, io.data)
-            case DeviceIo.READ:
-                return vmc.DeviceRead(number, handle, io.count, io.nonblock)
-            case DeviceIo.WRITE:
-                return vmc.DeviceWrite(number, handle, io.data)
-            case DeviceIo.POLL:
-                return vmc.DevicePoll(number, handle, io.nonblock)
-            case DeviceIo.CLOSE:
-                return vmc.DeviceClose(number, handle)
-        return None
-
-    def done(self, request: int, result: int, data: bytes) -> None:
-        """Answer the call that the driver has finished."""
-        call = self._calls.pop(request, None)
-        if call is None:
+    def done(self, driver: AdapterDriver, request: int, result: int, data: bytes) -> None:
+        """Answer the call that a driver has finished."""
+        under_way = self._calls.pop(request, None)
+        if under_way is None:
             return
+        call = under_way.envelope
         owner = (call.source, call.source_incarnation)
-        self._numbers.pop((*owner, call.correlation), None)
+        self._numbers.pop((owner, call.correlation), None)
         operation = call.device_io.operation
         if operation == DeviceIo.OPEN and result >= 0:
             if self._endpoint.link.peer_incarnation(call.source) != call.source_incarnation:
-                self._close(result)
+                self._close(driver, result)
                 return
-            self._owners[result] = owner
+            self._last_handle += 1
+            self._files[self._last_handle] = _File(driver, result, owner)
+            result = self._last_handle
         elif operation == DeviceIo.CLOSE:
-            self._owners.pop(call.device_io.handle, None)
+            self._files.pop(call.device_io.handle, None)
         self._answer(call, result, data)
+
+    def owner_died(self, node: str) -> None:
+        """Close every file of a process that has died."""
+        for handle, file in list(self._files.items()):
+            if file.owner[0] == node:
+                del self._files[handle]
+                self._close(file.driver, file.inner)
 
     def _answer(self, call: Envelope, result: int, data: bytes = b"") -> None:
         self._endpoint.reply(call, Envelope(device_reply=DeviceReply(result=result, data=data)))
 
-    def owner_died(self, node: str) -> None:
-        """Close every file of a process that has died."""
-        for handle, owner in list(self._owners.items()):
-            if owner[0] == node:
-                del self._owners[handle]
-                self._close(handle)
+    def _close(self, driver: AdapterDriver, inner: int) -> None:
+        """Close a file for which nobody waits any more."""
+        self._last_request += 1
+        driver.feed(io.DeviceClose(self._last_request, inner))
 
-    def _close(self, handle: int) -> None:
-        assert self._driver is not None, "a file was open"
-        self._next += 1
-        self._driver.feed(vmc.DeviceClose(self._next, handle))
+
+def _input(call: DeviceIo, request: int, handle: int) -> io.DeviceInput | None:
+    """Return the driver's input for a call, or None for an operation that does not exist."""
+    match call.operation:
+        case DeviceIo.OPEN:
+            return io.DeviceOpen(request)
+        case DeviceIo.IOCTL:
+            return io.DeviceIoctl(request, handle, call.command, call.data)
+        case DeviceIo.READ:
+            return io.DeviceRead(request, handle, call.count, call.nonblock)
+        case DeviceIo.WRITE:
+            return io.DeviceWrite(request, handle, call.data)
+        case DeviceIo.POLL:
+            return io.DevicePoll(request, handle, call.nonblock)
+        case DeviceIo.CLOSE:
+            return io.DeviceClose(request, handle)
+    return None

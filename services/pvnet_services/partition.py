@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
@@ -18,7 +19,9 @@ from pvnet.core.machine import Note
 from pvnet.memory.dma import DmaMemory
 from pvnet.memory.segment import Segment
 from pvnet.memory.window import ACCESS_BOTH, DmaWindow
+from pvnet.papr import device_io as io
 from pvnet.papr.calls import CallHypervisor, HcallReturned
+from pvnet.papr.crq_device import CrqDevice, CrqDeviceConfig
 from pvnet.papr.errno import EFAULT
 from pvnet.papr.hcall import HcallOpcode, HcallRc
 from pvnet.pb.v1.envelope_pb2 import Envelope
@@ -37,26 +40,29 @@ from pvnet.vmc import interface as vmc
 from pvnet.vmc.context import VmcState
 from pvnet.vmc.dialect import DIALECTS
 from pvnet.vmc.partition import VmcPartition
-from pvnet_services.device_files import DeviceFiles
+from pvnet_services.device_files import CRQ_PATH, VMC_PATH, DeviceFiles
 from pvnet_services.status import partition_vmc
 
 _TCES_PER_CALL = 512
 
 
+DriverMachine = VmcPartition | CrqDevice
+
+
 class MappedAdapter:
     """One adapter: its window as the partition knows it, its driver machine, its queue's firmware half."""
 
-    def __init__(self, node: PartitionNode, layout: AdapterLayout, config: vmc.VmcPartitionConfig) -> None:
+    def __init__(self, node: PartitionNode, layout: AdapterLayout, make: Callable[[DmaMemory], DriverMachine]) -> None:
         self.layout = layout
         self.node = node
         self.window = DmaWindow(layout.liobn, WINDOW_BYTES)
         self.memory = DmaMemory(node.memory, self.window)
-        self.machine = VmcPartition(config, self.memory)
-        self.driver = Driver[vmc.PartitionInput, vmc.PartitionOutput](self.machine, self._carry_out)
+        self.machine = make(self.memory)
+        self.driver = Driver[io.AdapterInput, io.AdapterOutput](self.machine, self._carry_out)
         self.host = CrqHost(node.endpoint, HYPERVISOR, layout.unit, self.memory, self._irq)
 
     def _irq(self) -> None:
-        self.driver.feed(vmc.Irq())
+        self.driver.feed(io.Irq())
 
     async def map(self) -> None:
         """Map the DMA area page by page, in calls of up to 512 TCEs whose list lies in the partition's first page."""
@@ -71,15 +77,15 @@ class MappedAdapter:
                 raise UnreachableError(f"the hypervisor refuses TCEs of liobn {self.layout.liobn:#x}: {HcallRc(rc)}")
             self.window.put_list(first * PAGE, tces)
 
-    def _carry_out(self, output: vmc.PartitionOutput) -> None:
+    def _carry_out(self, output: io.AdapterOutput) -> None:
         match output:
             case CallHypervisor(tag, opcode, args):
                 self.host.hcall_issued(opcode, args)
                 self.node.hcalls.start(opcode, args, partial(self._returned, tag, opcode, args))
-            case vmc.CrqProgress(consumed):
+            case io.CrqProgress(consumed):
                 self.host.consumed(consumed)
-            case vmc.DeviceDone(request, result, data):
-                self.node.files.done(request, result, data)
+            case io.DeviceDone(request, result, data):
+                self.node.files.done(self.driver, request, result, data)
             case Note():
                 self.node.note(self.layout.unit, output)
             case _:
@@ -99,9 +105,13 @@ class PartitionNode:
         self.layout = partition_layout(topology, config.node)
         self.timeout = topology.lab.ready_timeout_s
         self.memory = Segment(sealed_memory(self.layout.memory_bytes, config.node))
-        self.adapter: MappedAdapter | None = None
         windows: dict[int, DmaMemory] = {}
         self.hcalls = HcallClient(endpoint, HYPERVISOR, self.memory, windows)
+        self.adapter: MappedAdapter | None = None
+        """The VMC adapter, in a management partition."""
+        self.adapters: dict[int, MappedAdapter] = {}
+        """All adapters by unit address."""
+        devices: dict[str, MappedAdapter] = {}
         vmc_config, layout = topology.vmc_of(topology.partition(config.node)), self.layout.vmc
         if vmc_config is not None and layout is not None:
             assert layout.rliobn is not None, "a VMC adapter has two panes"
@@ -118,9 +128,14 @@ class PartitionNode:
                 max_mtu=vmc_config.max_mtu,
                 dialect=DIALECTS[vmc_config.dialect],
             )
-            self.adapter = MappedAdapter(self, layout, machine)
-            windows[layout.liobn] = self.adapter.memory
-        self.files = DeviceFiles(endpoint, None if self.adapter is None else self.adapter.driver)
+            self.adapter = devices[VMC_PATH] = MappedAdapter(self, layout, partial(VmcPartition, machine))
+        for number, pair in enumerate(self.layout.pairs):
+            queue = CrqDeviceConfig(pair.unit, pair.crq_ioba, pair.crq_bytes)
+            devices[f"{CRQ_PATH}{number}"] = MappedAdapter(self, pair, partial(CrqDevice, queue))
+        for adapter in devices.values():
+            self.adapters[adapter.layout.unit] = adapter
+            windows[adapter.layout.liobn] = adapter.memory
+        self.files = DeviceFiles(endpoint, {path: adapter.driver for path, adapter in devices.items()})
         self._hypervisor = 0
         """Incarnation of the hypervisor that we are attached to, or attaching to; 0: none."""
         self._attachments = 0
@@ -156,9 +171,9 @@ class PartitionNode:
 
     async def stop(self) -> None:
         """Deregister the adapters as a driver that is unloaded does, then leave."""
-        if self.adapter is not None:
-            self.adapter.driver.feed(vmc.Remove())
-            self.adapter.driver.close()
+        for adapter in self.adapters.values():
+            adapter.driver.feed(io.Remove())
+            adapter.driver.close()
         await self.endpoint.stop()
 
     # --- the platform comes and goes ---------------------------------------------------------------------------------
@@ -167,22 +182,24 @@ class PartitionNode:
         self.files.owner_died(event.node)
         if event.node == HYPERVISOR:
             self._hypervisor = 0  # it may come back as the same incarnation, when only the connection was lost
-            if self.adapter is not None:
-                self.adapter.host.platform_died()
+            for adapter in self.adapters.values():
+                adapter.host.platform_died()
 
     def _peer_up(self, event: PeerUp) -> None:
         if event.node == HYPERVISOR and event.phase >= READY and event.incarnation != self._hypervisor:
             self._hypervisor = event.incarnation
             self._attachments += 1
-            if self.adapter is not None:
-                self.endpoint.spawn(self._attach(self.adapter, self._attachments), "attach")
+            if self.adapters:
+                self.endpoint.spawn(self._attach(self._attachments), "attach")
 
-    async def _attach(self, adapter: MappedAdapter, number: int) -> None:
+    async def _attach(self, number: int) -> None:
         """Map the windows and probe; gives up when the hypervisor dies meanwhile: the next one is attached to."""
         if number > 1:
-            adapter.driver.feed(vmc.Remove())
+            for adapter in self.adapters.values():
+                adapter.driver.feed(io.Remove())
         try:
-            await adapter.map()
+            for adapter in self.adapters.values():
+                await adapter.map()
         except PvnetError as error:
             self.endpoint.log.warning("attach_failed", error=str(error))
             if self._hypervisor and self._attachments == number:
@@ -190,7 +207,8 @@ class PartitionNode:
                 self._vmc_ready.set()
             return
         if self._hypervisor and self._attachments == number:
-            adapter.driver.feed(vmc.Probe())
+            for adapter in self.adapters.values():
+                adapter.driver.feed(io.Probe())
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
@@ -206,14 +224,15 @@ class PartitionNode:
         entry = envelope.crq_entry
         if not self._from_hypervisor(envelope):
             return
-        if self.adapter is None or entry.unit != self.adapter.layout.unit:
+        adapter = self.adapters.get(entry.unit)
+        if adapter is None:
             self.endpoint.counters["crq_entry_refused"] += 1
         else:
-            self.adapter.host.entry(entry)
+            adapter.host.entry(entry)
 
     def _irq(self, envelope: Envelope) -> None:
-        if self._from_hypervisor(envelope) and self.adapter is not None:
-            self.adapter.driver.feed(vmc.Irq())
+        if self._from_hypervisor(envelope) and envelope.irq.unit in self.adapters:
+            self.adapters[envelope.irq.unit].driver.feed(io.Irq())
 
     def _memory_read(self, envelope: Envelope) -> None:
         if not self._from_hypervisor(envelope):
@@ -274,8 +293,12 @@ class PartitionNode:
             "endpoint": dict(self.endpoint.counters),
             "link": dict(self.endpoint.link.counters),
         }
-        if self.adapter is not None:
-            status["vmc"] = partition_vmc(self.adapter.machine)
+        for adapter in self.adapters.values():
+            machine = adapter.machine
+            if isinstance(machine, VmcPartition):
+                status["vmc"] = partition_vmc(machine)
+            else:
+                status[f"crq {adapter.layout.unit:#x}"] = machine.state.name.lower()
         return status
 
 

@@ -20,18 +20,15 @@ def state_diagram(
             continue
         key = (_name(state), _name(after), str(action.value))
         arrows.setdefault(key, []).append(_name(trigger))
-    lines = ["stateDiagram-v2"]
-    first = next(iter(table), None)
-    if first is not None:
-        lines.append(f"    [*] --> {_name(_initial(table))}")
-    for (state, after, action_text), triggers in arrows.items():
-        lines.append(f"    {state} --> {after}: {', '.join(triggers)} / {action_text}")
+    lines = ["stateDiagram-v2", f"    [*] --> {_name(_initial(table))}"]
+    for (source, target, text), triggers in arrows.items():
+        lines.append(f"    {source} --> {target}: {', '.join(triggers)} / {text}")
     return "\n".join(lines) + "\n"
 
 
 def _initial(table: Mapping[tuple[Enum, Enum], tuple[Enum, Enum]]) -> Enum:
-    """The state whose number is 0: every table of this package starts there."""
-    return min((state for state, _ in table), key=lambda state: abs(int(state.value)))
+    """The state whose number is 0: every table starts there."""
+    return next(state for state, _ in table if state.value == 0)
 
 
 def _name(member: Enum) -> str:

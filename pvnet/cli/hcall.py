@@ -9,11 +9,22 @@ import typer
 from pvnet.cli.run import JsonOption, LabOption, TimeoutOption, columns, run, say, say_json
 from pvnet.client import Lab
 from pvnet.core.errors import ConfigError
+from pvnet.papr.crq import TransportEventCode
 from pvnet.papr.hcall import HcallOpcode, rc_name
 from pvnet.papr.signatures import SIGNATURES, parse_arguments
 from pvnet.pb.v1.management_pb2 import IssueHcall, Management
 from pvnet.vmc.messages import VmcType
 from pvnet.vmc.router import RouterOpcode, RouterTarget
+
+
+_EVENTS = frozenset(
+    {
+        TransportEventCode.PARTNER_FAILED,
+        TransportEventCode.PARTNER_DEREGISTERED,
+        TransportEventCode.PARTNER_SUSPENDED,
+    }
+)
+"""Transport events that pvnet's hypervisor makes; the others it only passes on from a partner that is played."""
 
 
 def hcall(
@@ -86,7 +97,7 @@ async def _hcall(
 
 
 def supported(as_json: JsonOption = False) -> None:
-    """Print the parity matrix: every hcall, CRQ message and router call, and whether pvnet does it."""
+    """Print the parity matrix: every hcall, CRQ message, vbus call and REST resource, with its state."""
     rows = support_matrix()
     if as_json:
         say_json(rows)
@@ -99,30 +110,49 @@ def supported(as_json: JsonOption = False) -> None:
     say(f"{done} of {len(rows)} supported")
 
 
+_REST = (
+    "PUT /web/Logon",
+    "DELETE /web/Logon",
+    "GET /uom/ManagedSystem",
+    "GET /uom/ManagedSystem/{uuid}",
+    "GET /uom/ManagedSystem/{uuid}/LogicalPartition",
+    "GET /uom/LogicalPartition",
+    "GET /uom/LogicalPartition/{uuid}",
+    "GET /uom/LogicalPartition/search/(...)",
+    "POST /uom/LogicalPartition/{uuid}",
+    "GET, PUT /uom/LogicalPartition/{uuid}/do/PowerOn",
+    "GET, PUT /uom/LogicalPartition/{uuid}/do/PowerOff",
+    "GET /uom/LogicalPartition/{uuid}/quick/PartitionState",
+    "GET /uom/VirtualIOServer",
+    "GET, DELETE /uom/jobs/{id}",
+    "GET /uom/Event",
+)
+_VBUS = ("NEGOTIATE", "QREG", "SLOWCALL", "FASTCALL_ADD", "FASTCALL_DROP", "DEVOPEN", "DEVCLOSE", "DEVCALL", "DEVSHM")
+_MDEV = ("region read", "region write", "SET_IRQS", "RESET", "DMA map", "DMA unmap")
+_NOT_YET = "no (not yet)"
+
+
 def support_matrix() -> list[dict[str, str]]:
     """Rows of ``supported``: kind, number, name, state (``yes``, or ``no`` with what is answered)."""
     from pvnet.papr.platform_io import LOPAR
 
+    def row(kind: str, number: str, name: str, state: str) -> dict[str, str]:
+        return {"kind": kind, "number": number, "name": name, "state": state}
+
     rows = [
-        {
-            "kind": "hcall",
-            "number": f"{int(o):#06x}",
-            "name": o.name,
-            "state": "yes" if o in LOPAR.hcalls else "no (H_FUNCTION)",
-        }
-        for o in HcallOpcode
+        row("hcall", f"{int(o):#06x}", o.name, "yes" if o in LOPAR.hcalls else "no (H_FUNCTION)") for o in HcallOpcode
     ]
-    rows += [{"kind": "vmc message", "number": f"{int(t):#04x}", "name": t.name, "state": "yes"} for t in VmcType]
+    rows += [row("crq element", "0xc001", "INIT", "yes"), row("crq element", "0xc002", "INIT_COMPLETE", "yes")]
     rows += [
-        {"kind": "router opcode", "number": f"{int(o):#06x}", "name": o.name, "state": "yes"} for o in RouterOpcode
+        row("crq event", f"0xff{int(code):02x}", code.name, "yes" if code in _EVENTS else "passed on")
+        for code in TransportEventCode
     ]
-    rows += [
-        {
-            "kind": "router target",
-            "number": f"{int(t):#06x}",
-            "name": t.name,
-            "state": "yes" if t == RouterTarget.ROUTER else "no (0x8023)",
-        }
-        for t in RouterTarget
-    ]
+    rows += [row("vmc message", f"{int(t):#04x}", t.name, "yes") for t in VmcType]
+    rows += [row("router opcode", f"{int(o):#06x}", o.name, "yes") for o in RouterOpcode]
+    for target in RouterTarget:
+        state = "yes" if target == RouterTarget.ROUTER else "no (0x8023)"
+        rows.append(row("router target", f"{int(target):#06x}", target.name, state))
+    rows += [row("vbus call", "-", name, _NOT_YET) for name in _VBUS]
+    rows += [row("mdev access", "-", name, _NOT_YET) for name in _MDEV]
+    rows += [row("rest resource", "-", name, _NOT_YET) for name in _REST]
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 
 from pvnet.cli.run import JsonOption, LabOption, TimeoutOption, run, say, say_json
 from pvnet.client import Lab, VmcDevice
-from pvnet.core.errors import ConfigError, PvnetError
+from pvnet.core.errors import ConfigError, DeadlineError, DeviceError, PvnetError
 from pvnet.vmc.context import VmcState
 from pvnet.vmc.router import decode_router
 
@@ -127,7 +128,14 @@ async def _send(lab_name: str | None, hmc_id: str, data: bytes, *, reply: bool, 
         session.device = device
         await session.connect()
         await session.send(data)
-        return await device.read(timeout=timeout) if reply else None
+        if not reply:
+            return None
+        try:
+            return await device.read(timeout=timeout)
+        except DeviceError as error:
+            if error.errno == errno.EINTR:
+                raise DeadlineError(f"no message came back within {timeout:g} s") from None
+            raise
 
 
 @app.command()

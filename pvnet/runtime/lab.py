@@ -73,7 +73,11 @@ class LabProcesses:
         port = make_port(broker.text(), lab.name, SUPERVISOR)
         self.endpoint = Endpoint(port, lab=lab.name, name=SUPERVISOR, role="supervisor")
         self.endpoint.on("management", self._management)
-        await self.endpoint.start(timeout=lab.ready_timeout_s)
+        try:
+            await self.endpoint.start(timeout=lab.ready_timeout_s)
+        except BaseException:
+            await self.endpoint.stop()
+            raise
         self.endpoint.watch(HYPERVISOR)
         self.endpoint.ready("supervisor")
         return EndpointReadiness(self.endpoint)

@@ -41,7 +41,7 @@ DOCUMENTS = (ROOT / "docs" / "vmc.md", ROOT / "docs" / "topology.md", ROOT / "do
 PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SOURCES_OF_DECISIONS = {
     "vmc": ("partition", "connection", "sessions", "chardev", "buffer_pool", "hypervisor", "router"),
-    "papr": ("crq", "crq_queue", "crq_link", "ring", "vio", "rdma", "tce", "retry", "platform"),
+    "papr": ("crq", "crq_queue", "crq_link", "crq_device", "ring", "vio", "rdma", "tce", "retry", "platform"),
 }
 UNITS = {"memory": lambda value: f"{value >> 20}MiB", "unit": hex}
 """How a number that may also be written as text is shown."""
@@ -181,7 +181,7 @@ def decisions() -> str:
     ):
         text = ast.get_docstring(ast.parse(module.read_text())) or ""
         for paragraph in text.split("\n\n"):
-            found = re.match(r"Doubts? decided(?:\s*\(.*?\))?[.:]\s+(.*)", paragraph, re.DOTALL)
+            found = re.match(r"(?:Doubts? decided|Decided here)(?:\s*\(.*?\))?[.:]\s+(.*)", paragraph, re.DOTALL)
             if found:
                 said = re.sub(r"^[A-Za-z]+(?![\w(])", lambda word: word[0].capitalize(), plain(found[1]))
                 lines.append(f"- `{module.relative_to(ROOT)}`: {said}\n")

@@ -1,0 +1,178 @@
+"""Every block of the documents runs: commands in real labs, programs, topologies.
+
+A ``console`` block has commands (``$ ...``) and what they print; ``...`` stands for anything, runs of spaces count as
+one, ``[exit code N]`` ends a command that fails.  A block that starts a lab has a runtime directory of its own; the
+others find one running lab.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pvnet.runtime.topology_file import TopologyError, load_topology
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+EXIT_CODE = re.compile(r"\[exit code (\d+)\]")
+INSTEAD = {"make demo": "pvnet demo"}
+"""Commands that would set up an environment which the tests have already."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: where it begins, its language with everything behind it, its lines."""
+
+    where: str
+    language: str
+    text: str
+
+
+def blocks(*languages: str) -> list[Block]:
+    found = []
+    for document in DOCUMENTS:
+        text = document.read_text()
+        for match in FENCE.finditer(text):
+            line = text.count("\n", 0, match.start()) + 1
+            block = Block(f"{document.name}:{line}", match[1].strip(), match[2])
+            if not languages or block.language in languages:
+                found.append(block)
+    return found
+
+
+def commands(block: Block) -> list[tuple[str, str, int]]:
+    """(command, expected output, exit code) of a console block."""
+    found = []
+    for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+        command, _, expected = part.partition("\n")
+        code = EXIT_CODE.search(expected)
+        found.append((command, EXIT_CODE.sub("", expected), int(code[1]) if code else 0))
+    return found
+
+
+def agrees(expected: str, got: str) -> bool:
+    """Whether what was printed has the shape of what the document shows."""
+
+    def spaces(text: str) -> str:
+        return re.sub(r"[ \t]+", " ", "\n".join(line.strip() for line in text.strip().splitlines()))
+
+    parts = [re.escape(part.strip(" ")) for part in spaces(expected).split("...")]
+    return re.fullmatch(r"[ ]?.*?[ ]?".join(parts), spaces(got), re.DOTALL) is not None
+
+
+class Shell:
+    """Runs the commands of a document in a runtime directory of its own."""
+
+    def __init__(self, runtime: Path) -> None:
+        runtime.mkdir(mode=0o700)
+        self.runtime = runtime
+        path = os.pathsep.join([str(BIN), os.environ.get("PATH", "")])
+        self.environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "PATH": path}
+        for name in ("PVNET_LAB", "PVNET_DEBUG", "PVNET_LOG", "CI"):
+            self.environment.pop(name, None)
+
+    def __call__(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def close(self) -> None:
+        """End what is still running, and see that nothing is left."""
+        for lock in self.runtime.glob("pvnet/*.lock"):
+            self("pvnet", "down", "--lab", lock.stem)
+        assert list(self.runtime.rglob("*")) == []
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    shell = Shell(tmp_path / "runtime")
+    yield shell
+    shell.close()
+
+
+@pytest.fixture(scope="module")
+def shell_with_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    shell = Shell(tmp_path_factory.mktemp("docs") / "runtime")
+    started = shell("pvnet", "up", "--detach")
+    assert started.returncode == 0, started.stdout
+    yield shell
+    shell.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", blocks("console"), ids=lambda block: block.where)
+def test_console_block(block: Block, request: pytest.FixtureRequest) -> None:
+    needs_no_lab = "pvnet up" in block.text or "make demo" in block.text
+    run: Shell = request.getfixturevalue("shell" if needs_no_lab else "shell_with_lab")
+    assert commands(block), "a console block without a command"
+    for command, expected, code in commands(block):
+        done = run("bash", "-c", INSTEAD.get(command, command))
+        assert done.returncode == code, f"{command}\n{done.stdout}"
+        assert agrees(expected, done.stdout), f"{command}\nshown:\n{expected}\nprinted:\n{done.stdout}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.where)
+def test_python_block(block: Block, shell: Shell) -> None:
+    done = shell(sys.executable, "-c", block.text)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout == "b'hello, hypervisor'\n"
+
+
+@pytest.mark.parametrize("block", blocks("toml"), ids=lambda block: block.where)
+def test_topology_block(block: Block, tmp_path: Path) -> None:
+    file = tmp_path / "topology.toml"
+    file.write_text(block.text)
+    assert load_topology(file).partitions
+
+
+@pytest.mark.parametrize("block", blocks("toml expect-error"), ids=lambda block: block.where)
+def test_wrong_topology_block_gives_the_error_that_is_shown(block: Block, tmp_path: Path) -> None:
+    file = tmp_path / "topology.toml"
+    file.write_text(block.text)
+    with pytest.raises(TopologyError) as caught:
+        load_topology(file)
+    document = next(d for d in DOCUMENTS if d.name == block.where.partition(":")[0])
+    for problem in caught.value.problems:
+        assert f"`{str(problem).replace(str(file), 'FILE')}`" in document.read_text()
+
+
+def test_the_built_in_lab_is_the_one_that_is_shown(tmp_path: Path) -> None:
+    shown = next(block for block in blocks("toml") if block.where.startswith("topology.md"))
+    file = tmp_path / "topology.toml"
+    file.write_text(shown.text)
+    assert load_topology(file) == load_topology(ROOT / "deploy" / "topologies" / "default.toml")
+
+
+def test_no_block_is_of_a_kind_that_nobody_checks() -> None:
+    kinds = {block.language for block in blocks()}
+    assert kinds == {"console", "python", "toml", "toml expect-error", "text", "mermaid"}
+
+
+def test_what_a_wildcard_means() -> None:
+    assert agrees("a ... c\n...\nend", "a   b   c\nx\ny\nend\n")
+    assert agrees("p50 ... ms", "p50 1.2 ms")
+    assert agrees("PID ...", "PID  RESTARTS")
+    assert not agrees("a ... c", "a b d")
+    assert not agrees("one\ntwo", "one\nthree\ntwo")
+
+
+def test_make_demo_is_pvnet_demo() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(r"^demo: .*\n\t@\$\(BIN\)/pvnet demo", makefile, re.MULTILINE)

@@ -1,0 +1,105 @@
+"""The documents agree with the program and with each other."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+REVIEW_ROW = re.compile(r"^\| (\d+) \| .+ \| .+ \| `(tests/[^`]+)` \|$", re.MULTILINE)
+PATH = re.compile(r"`((?:pvnet|services|tests|examples|deploy|proto|docs)/[A-Za-z0-9_./-]*[A-Za-z0-9_/])`")
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def has_test(test_id: str) -> bool:
+    """Whether ``file.py::Class::function`` (or without the class) is defined."""
+    name, *inside = test_id.split("::")
+    path = ROOT / name
+    if not path.is_file() or not inside:
+        return False
+    body: list[ast.stmt] = ast.parse(path.read_text()).body
+    for part in inside:
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        found = [node for node in body if isinstance(node, kinds) and node.name == part]
+        if not found:
+            return False
+        body = found[0].body
+    return True
+
+
+def test_generated_parts_are_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_review_point_is_answered_by_a_test_that_exists() -> None:
+    rows = REVIEW_ROW.findall((ROOT / "docs" / "vmc.md").read_text())
+    assert [int(number) for number, _ in rows] == list(range(1, 19))
+    assert [test for _, test in rows if not has_test(test)] == []
+
+
+def test_a_test_that_does_not_exist_is_noticed() -> None:
+    assert has_test("tests/docs/test_documents.py::test_generated_parts_are_up_to_date")
+    assert not has_test("tests/docs/test_documents.py::test_nothing")
+    assert not has_test("tests/docs/test_missing.py::test_nothing")
+    assert not has_test("tests/docs/test_documents.py")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_links_and_paths_lead_somewhere(document: Path) -> None:
+    text = document.read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text) if "://" not in link]
+    assert [link for link in links if not (document.parent / link).exists()] == []
+    assert [path for path in PATH.findall(text) if not (ROOT / path).exists()] == []
+
+
+def test_every_example_and_document_is_listed() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for path in [*(ROOT / "examples").glob("*.py"), *(ROOT / "docs").glob("*.md")]:
+        assert relative(path) in readme
+
+
+def test_the_program_of_the_readme_is_an_example() -> None:
+    readme = (ROOT / "README.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert program == (ROOT / "examples" / "router_echo.py").read_text()
+    assert len(readme.splitlines()) < 150
+
+
+def test_sections_that_comments_refer_to_exist() -> None:
+    headings = set(re.findall(r"^#+ ([0-9.]+?)\.? ", (ROOT / "docs" / "vmc.md").read_text(), re.MULTILINE))
+    missing = {}
+    for path in [*(ROOT / "pvnet").rglob("*.py"), *(ROOT / "services").rglob("*.py")]:
+        for reference in re.findall(r"Spec: vmc ((?:\d+(?:\.\d+)?(?:, | to )?)+)", path.read_text()):
+            absent = set(re.findall(r"\d+(?:\.\d+)?", reference)) - headings
+            if absent:
+                missing[relative(path)] = sorted(absent)
+    assert missing == {}
+
+
+def test_licence_is_stated() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["license"] == "Apache-2.0"
+    assert project["license-files"] == ["LICENSE"]
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text
+    assert "Version 2.0, January 2004" in text
+    assert "Apache-2.0" in (ROOT / "README.md").read_text()
+
+
+def test_changes_are_listed_for_the_next_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    unreleased = changelog.partition("## [Unreleased]")[2].partition("\n## ")[0]
+    assert re.findall(r"^- \S", unreleased, re.MULTILINE)

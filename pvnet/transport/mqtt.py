@@ -23,8 +23,7 @@ import random
 import socket
 import ssl
 from collections.abc import Coroutine
-from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiomqtt
 import structlog
@@ -32,17 +31,31 @@ import structlog
 from pvnet.core.errors import ConfigError, PvnetError, UnreachableError
 from pvnet.core.names import NodeName
 from pvnet.transport.base import TOPIC_ROOT, Channel, PortHandler, frame_topic, state_topic
-from pvnet.transport.mqtt_wire import Wire, hang_up
+from pvnet.transport.mqtt_wire import Wire, closing_of, give_up, limit_connecting, mourn
 from pvnet.transport.uri import BrokerUrl
+
+T = TypeVar("T")
 
 _REFUSED_CREDENTIALS: Final = frozenset({4, 5, 134, 135})
 _FIRST_RETRY_S: Final = 0.02
 _LAST_RETRY_S: Final = 2.0
 _CONNECT_S: Final = 5.0
+_LAST_WORDS_S: Final = 0.1
 _KEEPALIVE_S: Final = 15
 _KNOWN_TOPICS: Final = 10_000
 _QUIET = logging.getLogger("pvnet.transport.mqtt.client")
 _QUIET.setLevel(logging.CRITICAL)
+
+
+class _TidySocket(ssl.SSLSocket):
+    """Closed when its handshake fails; paho leaves that to the garbage collector."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
 
 
 class MqttPort:
@@ -91,9 +104,11 @@ class MqttPort:
 
     def _tls_context(self) -> ssl.SSLContext:
         try:
-            return ssl.create_default_context(cafile=self.url.ca_file)
+            context = ssl.create_default_context(cafile=self.url.ca_file)
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"CA file {self.url.ca_file}: expected PEM certificates ({error})") from None
+        context.sslsocket_class = _TidySocket
+        return context
 
     def _new_client(self) -> aiomqtt.Client:
         will = self._handler.next_will(self._connections + 1)
@@ -111,7 +126,7 @@ class MqttPort:
             tls_context=self._tls,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
-        client._client.connect_timeout = _CONNECT_S
+        limit_connecting(client, _CONNECT_S)
         return client
 
     async def _run(self, first: asyncio.Future[None]) -> None:
@@ -145,31 +160,44 @@ class MqttPort:
             ConfigError: the broker does not let us subscribe.
         """
         client = self._new_client()
-        entering = self._loop.create_task(client.__aenter__())
-        try:
-            await asyncio.shield(entering)
-        except BaseException:
-            # aiomqtt leaves the socket of a connection that did not come about open.
-            entering.add_done_callback(partial(_given_up, client))
-            hang_up(client._client)
-            raise
+        closed = await self._enter(client)
         try:
             self._wire = Wire(client, self._message)
-            await self._serve(client, self._wire, first)
+            await self._subscribe_all(client, closed, first)
+            async for _ in client.messages:
+                pass  # the wire takes them; this loop ends with an error when the connection does
         finally:
             self._client = self._wire = None
             with contextlib.suppress(aiomqtt.MqttError):
                 await client.__aexit__(None, None, None)
+            mourn(client)
 
-    async def _serve(self, client: aiomqtt.Client, wire: Wire, first: asyncio.Future[None]) -> None:
+    async def _enter(self, client: aiomqtt.Client) -> asyncio.Future[None]:
+        """Connect; return a future that is done when the connection has ended.
+
+        aiomqtt leaves a connection that did not come about open.
+        """
+        closed = closing_of(client)
+        try:
+            await self._unless_closed(client.__aenter__(), closed, f"instead of answering{self._tls_hint()}")
+        except BaseException:
+            give_up(client)
+            raise
+        return closed
+
+    def _tls_hint(self) -> str:
+        return " (not a TLS port? then mqtt://)" if self.url.tls else " (a TLS port? then mqtts://)"
+
+    async def _subscribe_all(
+        self, client: aiomqtt.Client, closed: asyncio.Future[None], first: asyncio.Future[None]
+    ) -> None:
         asked = {state_topic(self.lab, node) for node in self._watched}
         filters = [f"{self._prefix}{self.name}/#", *sorted(asked)]
-        codes = await client.subscribe([(topic, 1) for topic in filters])
+        request = client.subscribe([(topic, 1) for topic in filters])
+        codes = await self._unless_closed(request, closed, "while we subscribed")
         for topic, code in zip(filters, codes, strict=False):
             if _number(code) >= 0x80:
                 raise ConfigError(f"broker {self.url.redacted()} does not let {self.name} subscribe to {topic}")
-        if not wire.open:
-            raise aiomqtt.MqttError("connection lost while subscribing")
         self._client = client
         self.connected = True
         self._connections += 1
@@ -179,8 +207,20 @@ class MqttPort:
                 self._subscribe(node)
         if not first.done():
             first.set_result(None)
-        async for _ in client.messages:
-            pass  # the wire takes them; this loop ends with an error when the connection does
+
+    async def _unless_closed(self, waiting: Coroutine[Any, Any, T], closed: asyncio.Future[None], when: str) -> T:
+        """Await ``waiting``, which aiomqtt does not end when the connection does."""
+        task = self._loop.create_task(waiting)
+        both: set[asyncio.Future[Any]] = {task, closed}
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if closed.done():
+                await asyncio.wait({task}, timeout=_LAST_WORDS_S)  # it may have said why
+                if not task.done():
+                    raise aiomqtt.MqttError(f"it closed the connection {when}")
+            return await task
+        finally:
+            task.cancel()
 
     def _explain(self, error: aiomqtt.MqttError) -> PvnetError:
         where = f"broker {self.url.redacted()}"
@@ -297,13 +337,6 @@ class MqttPort:
             self._runner.cancel()
             await asyncio.gather(self._runner, *self._subscriptions, return_exceptions=True)
             self._runner = None
-
-
-def _given_up(client: aiomqtt.Client, entering: asyncio.Task[Any]) -> None:
-    """Nobody waits any more for this connection; should it have come about, it goes."""
-    if not entering.cancelled():
-        entering.exception()
-    hang_up(client._client)
 
 
 def _number(code: Any) -> int:

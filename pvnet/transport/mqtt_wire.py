@@ -15,8 +15,8 @@ and whose ``send`` fills the same output buffer.  Packet identifiers do not clas
 counts its few from 1.  Session state (repeating a PUBLISH after a reconnection) is not needed: sessions are clean.
 
 This module is the only one that touches what aiomqtt and paho do not document: ``aiomqtt.Client._client`` (the paho
-client, of which otherwise the documented callbacks, ``loop_read`` and ``loop_write`` are used) and
-``paho.Client._sock`` (the socket, to replace it).
+client, of which otherwise the documented callbacks, ``loop_read`` and ``loop_write`` are used),
+``aiomqtt.Client._disconnected`` and ``paho.Client._sock`` (the socket, to replace it).
 
 Packets, all numbers big-endian.  Spec: MQTT 3.1.1 sections 2.2, 3.3, 3.4::
 
@@ -37,6 +37,7 @@ import aiomqtt
 import structlog
 
 _CHUNK: Final = 256 * 1024
+_ROUNDS: Final = 16
 _PUBLISH: Final = 3
 _PUBACK: Final = 4
 _FIRST_ID: Final = 0x8000
@@ -97,6 +98,7 @@ class Wire:
     def __init__(self, client: aiomqtt.Client, receive: Callable[[bytes, bytes], None]) -> None:
         self.unacknowledged = 0
         self.overflowed = 0
+        self._client = client
         self._paho: Any = client._client
         self._receive = receive
         self._loop = asyncio.get_running_loop()
@@ -160,8 +162,9 @@ class Wire:
         self._paho.publish(topic, payload, 1, True)
 
     def break_off(self) -> None:
-        """Break the connection without a DISCONNECT, as a crash does; the reader notices."""
-        hang_up(self._paho)
+        """Break the connection without a DISCONNECT, as a crash does."""
+        hang_up(self._client)
+        self._loop.call_soon(self._ended)
 
     def _closing(self, client: Any, userdata: Any, sock: Any) -> None:
         """The socket is about to be closed: nobody may wait for it any more."""
@@ -177,15 +180,22 @@ class Wire:
             return
         self._held = True
         try:
-            while self.open and self._read():
-                pass
+            rounds = _ROUNDS
+            while rounds and self._read():
+                rounds -= 1
+            if not rounds:
+                self._loop.call_soon(self._readable)
             self._hand_on()
         finally:
             self._held = False
             self._write()
 
     def _read(self) -> bool:
-        """Read and take apart once; whether there may be more that the loop does not announce (TLS)."""
+        """Read and take apart once; whether there may be more.
+
+        Asked until there is nothing: TLS may have more than the socket shows, and libuv announces a connection that
+        was reset only once, even if there was something to read before the error.
+        """
         try:
             data = self._sock.recv(_CHUNK)
         except _NOT_NOW:
@@ -194,14 +204,18 @@ class Wire:
             self._log.debug("mqtt_read_failed", error=str(error))
             data = b""
         if not data:
-            self._stand_in.ended = True
-            self._paho.loop_read()
+            self._ended()
             return False
         if not self._take_apart(self._rest + data if self._rest else data):
             self._log.warning("mqtt_malformed_packet")
             self.break_off()
             return False
-        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
+        return True
+
+    def _ended(self) -> None:
+        """Let paho see the end of the connection; it closes the socket and tells aiomqtt."""
+        self._stand_in.ended = True
+        self._paho.loop_read()
 
     def _take_apart(self, data: bytes) -> bool:
         """Consume the complete packets and keep the rest; whether all were well-formed."""
@@ -298,15 +312,59 @@ class Wire:
         except OSError as error:
             self._log.debug("mqtt_write_failed", error=str(error))
             out.clear()
-            self.break_off()
+            self._loop.call_soon(self._ended)  # not from here: paho may be the caller
         if self._waiting:
             self._waiting = False
             self._loop.remove_writer(self._fd)
 
 
-def hang_up(paho: Any) -> None:
-    """Break the connection of a paho client, if it has one; its reader notices."""
-    sock = paho.socket()
+def hang_up(client: aiomqtt.Client) -> None:
+    """Break the connection of a client, if it has one; its reader notices."""
+    sock: Any = client._client.socket()
     if sock is not None:
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
+
+
+def give_up(client: aiomqtt.Client) -> None:
+    """End a connection that is being made, perhaps in another thread still."""
+
+    def refuse(_client: Any, _userdata: Any, sock: Any) -> None:
+        sock.close()
+        raise ConnectionAbortedError("not wanted any more")
+
+    client._client.on_socket_open = refuse
+    hang_up(client)
+    mourn(client)
+
+
+def mourn(client: aiomqtt.Client) -> None:
+    """Take notice of why the connection ended, or asyncio complains that nobody did."""
+    ended = getattr(client, "_disconnected", None)
+    if ended is not None and ended.done() and not ended.cancelled():
+        ended.exception()
+
+
+def limit_connecting(client: aiomqtt.Client, seconds: float) -> None:
+    """Give up on a host that does not even refuse the TCP connection after ``seconds``."""
+    client._client.connect_timeout = seconds
+
+
+def closing_of(client: aiomqtt.Client) -> asyncio.Future[None]:
+    """Return a future that is done when the client's socket is closed."""
+    loop = asyncio.get_running_loop()
+    closed: asyncio.Future[None] = loop.create_future()
+    paho: Any = client._client
+    inner = paho.on_socket_close
+
+    def done() -> None:
+        if not closed.done():
+            closed.set_result(None)
+
+    def closing(*arguments: Any) -> None:
+        inner(*arguments)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(done)  # a failed TLS handshake closes in the connecting thread
+
+    paho.on_socket_close = closing
+    return closed

@@ -14,6 +14,7 @@ import json
 import logging
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,22 @@ class LabAuth(BaseAuthPlugin):  # type: ignore[misc]  # amqtt ships no types tha
         return hmac.compare_digest(user, self._user) and hmac.compare_digest(password, self._password)
 
 
+class Subscriptions(dict[str, Any]):
+    """amqtt's table of filters, safe to change while it is being gone through.
+
+    amqtt 0.12.1 awaits inside such loops; when another client subscribed meanwhile, the connection that was just being
+    made would hang for ever, unanswered.
+    """
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the filters of now."""
+        return iter(list(self.keys()))
+
+    def items(self) -> Any:
+        """Return the filters and subscribers of now."""
+        return list(super().items())
+
+
 def broker_config(settings: dict[str, Any]) -> dict[str, Any]:
     """Return amqtt's configuration: one listener, one user."""
     user = {"username": settings["username"], "password": settings["password"]}
@@ -60,6 +77,7 @@ async def serve(settings: dict[str, Any]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end.set)
     broker = Broker(broker_config(settings))
+    broker._subscriptions = Subscriptions()
     await broker.start()
     await end.wait()
     await broker.shutdown()

@@ -650,3 +650,25 @@ def test_forgetting_what_is_watched() -> None:
     made.cancel("b", 1)
     assert made.forget("b") == [Unwatch(B)]
     assert made.forget("b") == []
+
+
+def test_meeting_a_peer_that_has_already_given_us_up_takes_one_reset_and_no_death() -> None:
+    """It declared us down before we knew it: nothing was under way, so nothing is reported; our stream is a new one."""
+    made = link()
+    made.send(B, message(1), 0.0)
+    outputs = made.receive("b", "reply", frame(seq=0, kind="link_reset", stream=2, ack_stream=1), 0.0)
+    assert [type(output) for output in outputs] == [PeerUp, Transmit, Transmit]
+    assert [(e.WhichOneof("body"), e.stream, e.seq) for e in sent(outputs)] == [("hcall", 2, 1), ("link_ack", 2, 0)]
+
+
+def test_a_reset_that_refuses_our_present_stream_ends_it_once() -> None:
+    """The peer's own stream is known already, but it refuses ours: it gave us up twice and we saw one of them."""
+    made = with_peer()
+    made.receive("b", "reply", frame(seq=0, kind="link_ack", stream=2), 0.0)  # gives us up: our stream is 2 now
+    made.send(B, message(1), 0.0)
+    reset = frame(seq=0, kind="link_reset", stream=2, ack_stream=2)
+    outputs = made.receive("b", "reply", reset, 0.0)
+    assert [o for o in outputs if isinstance(o, PeerDown)] == [PeerDown(B, 7, "it had given us up")]
+    assert made.peer_phase("b") == READY
+    assert [(e.WhichOneof("body"), e.stream) for e in sent(outputs)] == [("link_ack", 3)]
+    assert [o for o in made.receive("b", "reply", reset, 0.0) if isinstance(o, PeerDown)] == [], "late: refused before"

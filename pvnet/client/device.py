@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, Self
 
-from pvnet.core.errors import DeadlineError, DeviceError, PvnetError
+from pvnet.core.errors import DeadlineError, DeviceError, LocalError, PvnetError
 from pvnet.pb.v1.device_pb2 import DeviceIo, DeviceReply
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.runtime.endpoint import Endpoint
@@ -22,6 +22,8 @@ SETHMCID: Final = 0x4008CC00
 QUERY: Final = 0x800CCC01
 REQUESTVMC: Final = 0x8004CC02
 HMC_ID_BYTES: Final = 32
+MTU_USUAL: Final = 4096
+MTU_MAX: Final = 16384
 POLLIN: Final = 0x001
 DEVICE_PATH: Final = "/dev/ibmvmc"
 _BLOCK_S: Final = 86_400.0
@@ -57,10 +59,11 @@ class CharDevice:
         """
         await self.endpoint.wait_peer(self.partition, timeout=self.timeout)
         reply = await self._open_call()
-        if reply.result < 0:
-            raise DeviceError(-reply.result, "open")
-        self._handle = reply.result
-        self._incarnation = self.endpoint.link.peer_incarnation(self.partition)
+        if reply.device_reply.result < 0:
+            raise DeviceError(-reply.device_reply.result, "open")
+        self._handle = reply.device_reply.result
+        self._incarnation = reply.source_incarnation
+        self._unread.clear()
         return self
 
     async def __aenter__(self) -> Self:
@@ -129,16 +132,16 @@ class CharDevice:
         envelope = Envelope(device_io=io)
         return (await self.endpoint.call(self.partition, envelope, self.timeout, wait_for_peer=False)).device_reply
 
-    async def _open_call(self) -> DeviceReply:
+    async def _open_call(self) -> Envelope:
         """Make the OPEN call; a file that is opened only after we gave up is closed again."""
-        answer: asyncio.Future[DeviceReply] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Envelope] = asyncio.get_running_loop().create_future()
 
         def done(result: Envelope | PvnetError) -> None:
             if isinstance(result, PvnetError):
                 if not answer.done():
                     answer.set_exception(result)
             elif not answer.done():
-                answer.set_result(result.device_reply)
+                answer.set_result(result)
             elif result.device_reply.result >= 0:
                 unwanted = DeviceIo(operation=DeviceIo.CLOSE, handle=result.device_reply.result)
                 self.endpoint.call_back(self.partition, Envelope(device_io=unwanted), self.timeout, lambda _: None)
@@ -211,6 +214,32 @@ class VmcDevice(CharDevice):
         """Ask for the driver's state; works in every state."""
         have_vmc, state, drc_index = struct.unpack("<iii", await self._ioctl("QUERY", QUERY, b""))
         return VmcQuery(bool(have_vmc), state, drc_index & 0xFFFFFFFF)
+
+    async def mtu(self) -> int:
+        """Find the negotiated MTU, for which there is no ioctl: the largest count that read() does not call EINVAL.
+
+        Before :meth:`set_hmc_id` only, when there is no message that asking could take.
+
+        Raises:
+            DeviceError: as :meth:`read`, but for EINVAL and EIO.
+        """
+        low, high = HMC_ID_BYTES, MTU_MAX + 1  # taken, not taken
+        guess = MTU_USUAL
+        while high - low > 1:
+            if await self._takes(guess):
+                low, guess = guess, guess + 1 if guess == MTU_USUAL else (guess + high) // 2
+            else:
+                high, guess = guess, (low + guess) // 2
+        return low
+
+    async def _takes(self, count: int) -> bool:
+        try:
+            await self.read(count, nonblock=True)
+        except DeviceError as error:
+            if error.errno not in {errno.EINVAL, errno.EIO}:
+                raise
+            return error.errno == errno.EIO
+        raise LocalError("mtu() after set_hmc_id() took a message")
 
     async def request_vmc(self) -> int:
         """Ask the hypervisor for a VMC (H_REQUEST_VMC); returns its DRC index.

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
 from typing import Final, Self
 
-from pvnet.client.device import VmcDevice
+from pvnet.client.device import MTU_USUAL, VmcDevice
 from pvnet.core.errors import DeadlineError, DeviceError, PeerDiedError, PvnetError, RefusedError, WireError
 from pvnet.pb.v1.management_pb2 import Management, ManagementReply
 from pvnet.vmc.router import (
@@ -43,6 +43,8 @@ class VmcSession:
         self.device = device
         self.hmc_id = hmc_id
         self.timeout = timeout
+        self.mtu = MTU_USUAL
+        """Longest message in bytes, found out when connecting."""
         self.counters: Counter[str] = Counter()
         self.messages: asyncio.Queue[bytes] = asyncio.Queue(MESSAGES_KEPT)
         self.ended: asyncio.Future[PvnetError] = asyncio.get_running_loop().create_future()
@@ -71,6 +73,7 @@ class VmcSession:
         last: DeviceError | None = None
         async for _ in _patience(self.timeout):
             try:
+                self.mtu = await self.device.mtu()
                 await self.device.set_hmc_id(self.hmc_id)
                 return
             except DeviceError as error:
@@ -194,7 +197,7 @@ class VmcSession:
     async def _read(self) -> None:
         try:
             while True:
-                self._sort(await self.device.read())
+                self._sort(await self.device.read(self.mtu))
         except PvnetError as error:
             self._end(error)
 

@@ -61,12 +61,20 @@ class ManagerNode:
         return session
 
     async def _keep(self, session: VmcSession) -> None:
-        """Replace a session that has ended, for as long as the node lives."""
+        """Replace a session that has ended, for as long as the node lives; after pauses if they end at once."""
+        loop = asyncio.get_running_loop()
+        wait = _RETRY_S
         while True:
+            opened = loop.time()
             problem = await asyncio.shield(session.ended)
             self.endpoint.log.warning("session_ended", error=str(problem))
             self._session = asyncio.get_running_loop().create_future()
             await session.close()
+            if loop.time() - opened < _RETRY_MAX_S:
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, _RETRY_MAX_S)
+            else:
+                wait = _RETRY_S
             session = await self._reopen()
             self.endpoint.log.info("session_opened", number=self.sessions)
 

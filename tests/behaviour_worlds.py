@@ -10,16 +10,22 @@ import asyncio
 import functools
 import inspect
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pytest
 import uvloop
 
+from pvnet.client.device import SETHMCID
+from pvnet.core.errors import DeviceError
 from pvnet.core.names import NodeName
+from pvnet.papr.platform_io import FaultPoint, SetFault
+from pvnet.pb.v1.device_pb2 import DeviceIo, DeviceReply
+from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.runtime.broker import Broker
+from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.topology import Topology, default_topology
 from pvnet.testing.broker import broker
 from pvnet.testing.in_process import InProcessLab, Network
@@ -32,8 +38,10 @@ from pvnet.transport.uri import BrokerUrl
 
 PATIENCE_S = 100.0
 """Real seconds after which a scenario counts as hung; no test depends on its value."""
-VIRTUAL_PATIENCE_S = 3600.0
+VIRTUAL_PATIENCE_S = 300.0
 BAD = Faults(drop=0.05, duplicate=0.1, reorder=0.3, delay_s=0.001)
+QUICK = LinkConfig(retransmit_s=0.05, retransmit_max_s=0.5)
+"""Repeats lost frames well within the time-outs of the VMC, so that a loss never shows above the link."""
 
 _numbers = itertools.count(1)
 
@@ -72,6 +80,7 @@ class World(Protocol):
     """Where a scenario runs."""
 
     is_virtual: bool
+    link: LinkConfig | None
 
     def run(self, main: Coroutine[Any, Any, None]) -> None:
         """Run to the end."""
@@ -84,6 +93,7 @@ class World(Protocol):
 class LoopbackWorld:
     faults: Faults | None = None
     seed: int = 0
+    link: LinkConfig | None = None
     is_virtual: bool = True
 
     def run(self, main: Coroutine[Any, Any, None]) -> None:
@@ -96,6 +106,7 @@ class LoopbackWorld:
 @dataclass
 class MqttWorld:
     kind: Any
+    link: LinkConfig | None = None
     is_virtual: bool = False
     _runner: asyncio.Runner | None = None
     _context: AbstractAsyncContextManager[Broker] | None = None
@@ -122,8 +133,8 @@ class MqttWorld:
 MQTT = {"mqtt-mosquitto": MqttWorld("mosquitto"), "mqtt-embedded": MqttWorld("embedded")}
 WORLDS = [
     pytest.param(LoopbackWorld(), id="loopback"),
-    pytest.param(LoopbackWorld(BAD, 1), id="loopback-faults-1"),
-    pytest.param(LoopbackWorld(BAD, 2), id="loopback-faults-2"),
+    pytest.param(LoopbackWorld(BAD, 1, QUICK), id="loopback-faults-1"),
+    pytest.param(LoopbackWorld(BAD, 2, QUICK), id="loopback-faults-2"),
     pytest.param(MQTT["mqtt-mosquitto"], id="mqtt-mosquitto", marks=pytest.mark.needs("mosquitto")),
     pytest.param(MQTT["mqtt-embedded"], id="mqtt-embedded"),
 ]
@@ -147,7 +158,7 @@ def run(
 
     async def main() -> None:
         async with asyncio.timeout(VIRTUAL_PATIENCE_S if world.is_virtual else PATIENCE_S):
-            async with InProcessLab(made, world.network(made.lab.name), link=link, timeout=60.0) as lab:
+            async with InProcessLab(made, world.network(made.lab.name), link=link or world.link, timeout=60.0) as lab:
                 before = await lab.at_rest()
                 await scenario(lab)
                 if settles:
@@ -183,15 +194,57 @@ def behaviour(
     return decorate
 
 
-@asynccontextmanager
-async def alone(lab: InProcessLab, seconds: float = 60.0) -> AsyncIterator[None]:
-    """A deadline for a part of a scenario."""
-    async with asyncio.timeout(seconds):
-        yield
-
-
 async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
     """Wait until ``check`` holds; TimeoutError after ``seconds``."""
     async with asyncio.timeout(seconds):
         while not await check():  # noqa: ASYNC110 - what is looked at lies in other nodes
             await asyncio.sleep(0.01)
+
+
+async def errno_of(call: Awaitable[Any]) -> int:
+    """The errno with which a device call fails, 0 when it does not."""
+    try:
+        await call
+    except DeviceError as error:
+        return int(error.errno or 0)
+    return 0
+
+
+class RawFile:
+    """Device calls as they travel, for what ``VmcDevice`` does not let one ask."""
+
+    def __init__(self, endpoint: Endpoint, partition: str = "mp") -> None:
+        self.endpoint = endpoint
+        self.partition = partition
+        self.handle = 0
+
+    async def call(self, operation: DeviceIo.Operation, **fields: Any) -> DeviceReply:
+        io = DeviceIo(operation=operation, handle=fields.pop("handle", self.handle), **fields)
+        return (await self.endpoint.call(self.partition, Envelope(device_io=io), 60.0)).device_reply
+
+    async def open(self, path: str = "/dev/ibmvmc") -> int:
+        self.handle = (await self.call(DeviceIo.OPEN, path=path)).result
+        return self.handle
+
+    async def set_hmc_id(self, data: bytes = bytes(32)) -> int:
+        return (await self.call(DeviceIo.IOCTL, command=SETHMCID, data=data)).result
+
+    async def read(self, count: int = 4096) -> int:
+        return (await self.call(DeviceIo.READ, count=count, nonblock=True)).result
+
+    async def write(self, data: bytes = b"x") -> int:
+        return (await self.call(DeviceIo.WRITE, data=data)).result
+
+    async def poll(self) -> int:
+        return (await self.call(DeviceIo.POLL, nonblock=True)).result
+
+    async def close(self) -> int:
+        return (await self.call(DeviceIo.CLOSE)).result
+
+
+def set_fault(lab: InProcessLab, point: FaultPoint, rc: int = 0, count: int = 1, *, partition: str = "mp") -> None:
+    """Have the hypervisor misbehave towards a partition (its VMC adapter, where the point is one of an adapter's)."""
+    vmc = lab.hypervisor.layouts[partition].vmc
+    on_adapter = point not in {FaultPoint.COPY, FaultPoint.REQUEST_VMC}
+    unit = int(vmc.unit) if vmc is not None and on_adapter else 0
+    lab.hypervisor.feed(SetFault(partition, unit, point, rc, count))

@@ -1,4 +1,4 @@
-"""What a benchmark measures and how it is written down (contract: design section 6, ``bench --json``).
+"""What a benchmark measures and how it is written down (``bench --json``).
 
 Every figure stands beside what a user would pick instead, measured in the same run, in turns, so that a machine that
 slows down slows both.  Medians over rounds; ratios, not promises.

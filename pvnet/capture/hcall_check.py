@@ -211,7 +211,9 @@ class HcallTraceRunner:
 
     def _fill(self, upto: int) -> None:
         """The guest sends INITs (and consumes what is in the way) until ``upto`` is the next slot."""
-        while self.position < upto:
+        for _ in range(self.slots):  # once around at most: a slot beyond the ring is never reached
+            if self.position >= upto:
+                break
             self.hidden["guest sent INIT"] += 1
             self._clear(self.position)
             before = self.position

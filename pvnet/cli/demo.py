@@ -44,6 +44,7 @@ class Demo:
     lost: int = 0
     duplicated: int = 0
     sessions: int = 0
+    processes: int = 0
 
     def step(self, what: str, result: str, **numbers: Any) -> None:
         """Show a step when it has happened."""
@@ -79,7 +80,7 @@ def demo(
     else:
         say()
         say(
-            f"{'done' if ok else 'FAILED'}: {messages} messages between 7 processes, {show.lost} lost, "
+            f"{'done' if ok else 'FAILED'}: {messages} messages between {show.processes} processes, {show.lost} lost, "
             f"{show.duplicated} duplicated, {show.sessions} VMC sessions, {totals['seconds']:.1f} s"
         )
         say("Now try:")
@@ -128,6 +129,7 @@ async def _demo(show: Demo, topology: Topology) -> int:
         supervisor = lab.processes.supervisor
         show.step("broker", supervisor.broker.description)
         pids = {n.name: n.pid for n in supervisor.nodes() if n.pid is not None}
+        show.processes = len(pids) + 2  # lpar2, later, and this one
         show.step("processes", ", ".join(f"{name} {pid}" for name, pid in pids.items()), pids=pids)
         await _hcalls(show, lab)
         await _session(show, lab)
@@ -158,7 +160,7 @@ async def _session(show: Demo, lab: Lab) -> None:
     async with session:
         show.sessions += 1
         await session.router_open()
-        show.step("SETHMCID, OPEN, router open", "session is open (CRQ + RDMA, 2 CRQ messages each way)")
+        show.step("SETHMCID, OPEN, router open", "session is open (buffers lent, HMC id copied by RDMA)")
         answers, times = 0, []
         for i in range(_ECHOES):
             data = bytes([i]) * (i + 1)

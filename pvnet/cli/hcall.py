@@ -16,7 +16,6 @@ from pvnet.pb.v1.management_pb2 import IssueHcall, Management
 from pvnet.vmc.messages import VmcType
 from pvnet.vmc.router import RouterOpcode, RouterTarget
 
-
 _EVENTS = frozenset(
     {
         TransportEventCode.PARTNER_FAILED,
@@ -41,6 +40,11 @@ def hcall(
     timeout: TimeoutOption = 10.0,
 ) -> None:
     """Have a partition of the running lab make one hypervisor call, and print r3 and r4 upward."""
+    from pvnet.runtime.lab_dir import find_lab
+    from pvnet.runtime.topology import Topology
+
+    if partition is not None:  # the more basic mistake is told first
+        Topology.model_validate(find_lab(lab)[1].topology).partition(partition)
     opcode, args = parse_call(name, arguments or [])
     caller, rc, outs = run(_hcall(lab, partition, opcode, args, retry=retry, timeout=timeout))
     if as_json:
@@ -49,15 +53,23 @@ def hcall(
             {
                 "partition": caller,
                 "opcode": opcode,
-                "name": str(HcallOpcode(opcode)),
+                "name": _shown(opcode),
                 "rc": rc,
                 "rc_name": rc_name(rc),
                 "after": registers,
             }
         )
         return
+    signature = SIGNATURES.get(HcallOpcode(opcode))
+    if signature is not None:  # a register that is no output only repeats the argument
+        outs = outs[: len(signature.outputs)] if rc == 0 else ()
     after = "".join(f"  r{4 + i}={value:#x}" for i, value in enumerate(outs))
-    say(f"{caller}: {HcallOpcode(opcode)} = {rc_name(rc)}{after}")
+    say(f"{caller}: {_shown(opcode)} = {rc_name(rc)}{after}")
+
+
+def _shown(opcode: int) -> str:
+    known = HcallOpcode(opcode)
+    return known.name if known.is_known else f"{opcode:#x}"
 
 
 def parse_call(name: str, arguments: list[str]) -> tuple[int, tuple[int, ...]]:
@@ -70,7 +82,7 @@ def parse_call(name: str, arguments: list[str]) -> tuple[int, tuple[int, ...]]:
         except KeyError:
             import difflib
 
-            near = difflib.get_close_matches(name.upper(), [o.name for o in HcallOpcode], 1)
+            near = difflib.get_close_matches(name.upper(), [o.name for o in HcallOpcode], 1, 0.8)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(f"hcall {name!r}: expected a name such as H_SEND_CRQ, or an opcode{hint}") from None
     signature = SIGNATURES.get(opcode)
@@ -106,8 +118,9 @@ def supported(as_json: JsonOption = False) -> None:
         [("KIND", "NUMBER", "NAME", "STATE"), *((r["kind"], r["number"], r["name"], r["state"]) for r in rows)]
     ):
         say(line)
-    done = sum(r["state"] == "yes" for r in rows)
-    say(f"{done} of {len(rows)} supported")
+    for kind in dict.fromkeys(r["kind"] for r in rows):
+        of_kind = [r for r in rows if r["kind"] == kind]
+        say(f"{kind}: {sum(r['state'] == 'yes' for r in of_kind)} of {len(of_kind)}")
 
 
 _REST = (

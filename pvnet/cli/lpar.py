@@ -8,7 +8,7 @@ import typer
 
 from pvnet.cli.run import JsonOption, LabOption, TimeoutOption, columns, run, say, say_json
 from pvnet.client import Lab
-from pvnet.pb.v1.management_pb2 import ListPartitions, Management, Partition, PowerOff, PowerOn, ShowPartition
+from pvnet.pb.v1.management_pb2 import Management, Partition, PowerOff, PowerOn, ShowPartition
 
 app = typer.Typer(no_args_is_help=True, help="List partitions and power them on and off, through the VMC.")
 
@@ -44,14 +44,7 @@ def _print(partitions: list[Partition], *, as_json: bool) -> None:
 
 async def _list(lab_name: str | None, timeout: float) -> list[Partition]:
     async with Lab.join(lab_name) as lab:
-        found: list[Partition] = []
-        first = 0
-        while True:
-            reply = await lab.manage(Management(list_partitions=ListPartitions(first=first)), timeout=timeout)
-            found += reply.partitions
-            if not reply.next:
-                return found
-            first = reply.next
+        return await lab.partitions(timeout=timeout)
 
 
 async def _one(lab_name: str | None, command: Management, timeout: float) -> list[Partition]:

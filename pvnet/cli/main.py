@@ -40,7 +40,7 @@ class Verb:
 
 
 VERBS: Final = (
-    Verb("demo", "demo", "demo", "Start a whole lab, run a real session through it, show what happened."),
+    Verb("demo", "demo", "demo", "Start a lab, run a real session through it, show it."),
     Verb("up", "lab", "up", "Start a lab."),
     Verb("down", "lab", "down", "End a running lab."),
     Verb("ps", "lab", "ps", "Show the processes of a running lab."),

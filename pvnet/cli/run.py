@@ -13,7 +13,7 @@ import typer
 
 T = TypeVar("T")
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 LabOption = Annotated[
     str | None, typer.Option("--lab", metavar="NAME", help="The running lab; needed only when there are several.")
 ]

@@ -149,6 +149,21 @@ def query(lab: LabOption = None, as_json: JsonOption = False, timeout: TimeoutOp
         say(f"have_vmc {int(answer[0])}, state {state}, DRC index {answer[2]:#010x}")
 
 
+@app.command()
+def request(lab: LabOption = None, as_json: JsonOption = False, timeout: TimeoutOption = 10.0) -> None:
+    """Ask the hypervisor for a VMC (ioctl REQUESTVMC, H_REQUEST_VMC); prints its DRC index."""
+    drc_index = run(_request(lab, timeout))
+    if as_json:
+        say_json({"vmc_drc_index": drc_index})
+    else:
+        say(f"DRC index {drc_index:#010x}")
+
+
+async def _request(lab_name: str | None, timeout: float) -> int:
+    async with Lab.join(lab_name) as lab, lab.vmc_device(timeout=timeout) as device:
+        return await device.request_vmc()
+
+
 async def _query(lab_name: str | None, timeout: float) -> tuple[bool, int, int]:
     async with Lab.join(lab_name) as lab:
         device: VmcDevice

@@ -16,7 +16,7 @@ from pvnet.client.device import CharDevice, VmcDevice
 from pvnet.client.session import VmcSession
 from pvnet.core.errors import ConfigError, RefusedError
 from pvnet.pb.v1.envelope_pb2 import Envelope
-from pvnet.pb.v1.management_pb2 import Management, ManagementReply
+from pvnet.pb.v1.management_pb2 import ListPartitions, Management, ManagementReply, Partition, PowerOff, PowerOn
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.lab import LabProcesses
 from pvnet.runtime.lab_dir import find_lab
@@ -131,6 +131,25 @@ class Lab:
         if reply.status != ManagementReply.OK:
             raise RefusedError(reply.text or ManagementReply.Status.Name(reply.status).lower().replace("_", " "))
         return reply
+
+    async def partitions(self, *, timeout: float = 10.0) -> list[Partition]:
+        """List the partitions with their states, through the VMC; raises as :meth:`manage`."""
+        found: list[Partition] = []
+        first = 0
+        while True:
+            reply = await self.manage(Management(list_partitions=ListPartitions(first=first)), timeout=timeout)
+            found += reply.partitions
+            if not reply.next:
+                return found
+            first = reply.next
+
+    async def power_on(self, name: str, *, timeout: float = 60.0) -> Partition:
+        """Power a partition on, through the VMC; done when it serves.  Raises as :meth:`manage`."""
+        return (await self.manage(Management(power_on=PowerOn(name=name)), timeout=timeout)).partitions[0]
+
+    async def power_off(self, name: str, *, timeout: float = 60.0) -> Partition:
+        """Power a partition off, through the VMC; done when its process is gone.  Raises as :meth:`manage`."""
+        return (await self.manage(Management(power_off=PowerOff(name=name)), timeout=timeout)).partitions[0]
 
 
 def _json(value: object) -> str:

@@ -1,7 +1,7 @@
 """A partition's hcalls over an endpoint: the caller's side of ``Hcall``/``HcallReply``.
 
 The caller owns its memory, so the bytes that a call reads travel with it, and those it writes come back with the reply
-and are stored only inside the window that the call named (design: one echo, hop by hop).
+and are stored only inside the window that the call named (docs/architecture.md, "one echo").
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class HcallClient:
             if target is not None:
                 destination = (target, target_ioba, length)
         elif opcode == _PUT_TCE_INDIRECT and len(args) >= 4 and args[3] <= _TCES_MAX:
-            body.memory = self._memory.read(args[2], args[3] * 8) if self._memory.contains(args[2], args[3] * 8) else b""
+            body.memory = (
+                self._memory.read(args[2], args[3] * 8) if self._memory.contains(args[2], args[3] * 8) else b""
+            )
         self.endpoint.call_back(self.hypervisor, envelope, HCALL_TIMEOUT_S, partial(self._returned, done, destination))
 
     def _returned(

@@ -21,7 +21,7 @@ from typing import Final
 
 from pvnet.core.errors import ConfigError
 from pvnet.core.names import Ioba, Liobn, UnitAddress
-from pvnet.runtime.topology import Topology
+from pvnet.runtime.topology import PartitionVmc, Topology
 
 PAGE: Final = 4096
 DMA_BASE: Final = 0x100000
@@ -30,6 +30,7 @@ CRQ_BYTES: Final = PAGE
 BUFFER_IOBA: Final = CRQ_IOBA + CRQ_BYTES
 WINDOW_BYTES: Final = 0x10000000
 VMC_DRC_INDEX: Final = 0x30000000
+_PAIR_BYTES: Final = 16 * PAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,18 @@ def remote_liobn_of(lpar_id: int, adapter: int) -> Liobn:
     return Liobn(0x20000000 + (lpar_id << 8) + adapter)
 
 
+def memory_needed(topology: Topology, name: str) -> int:
+    """Bytes of memory that a partition's queues and buffers need, its own first MiB included."""
+    config = topology.vmc_of(topology.partition(name))
+    used = CRQ_IOBA if config is None else BUFFER_IOBA + _buffer_bytes(config)
+    pairs = sum(end[0] == name for pair in topology.crqs for end in pair.ends())
+    return DMA_BASE + used + pairs * _PAIR_BYTES
+
+
+def _buffer_bytes(config: PartitionVmc) -> int:
+    return config.max_hmcs * config.pool_size * -(-config.max_mtu // PAGE) * PAGE
+
+
 def partition_layout(topology: Topology, name: str) -> PartitionLayout:
     """Lay out one partition of a topology.
 
@@ -81,13 +94,15 @@ def partition_layout(topology: Topology, name: str) -> PartitionLayout:
     """
     partition = topology.partition(name)
     lpar_id = topology.lpar_id(name)
-    area = partition.memory - DMA_BASE
+    needed = memory_needed(topology, name)
+    if needed > partition.memory:
+        raise ConfigError(
+            f"partition {name}: memory of {partition.memory} bytes cannot hold its queues and buffers: "
+            f"expected at least {needed} (fewer HMC connections or buffers, a smaller MTU, or more memory)"
+        )
     vmc = None
-    used = CRQ_IOBA
     config = topology.vmc_of(partition)
     if config is not None:
-        buffer_bytes = config.max_hmcs * config.pool_size * -(-config.max_mtu // PAGE) * PAGE
-        used = BUFFER_IOBA + buffer_bytes
         vmc = AdapterLayout(
             UnitAddress(config.unit),
             liobn_of(lpar_id, 0),
@@ -96,20 +111,18 @@ def partition_layout(topology: Topology, name: str) -> PartitionLayout:
             None,
             remote_liobn_of(lpar_id, 0),
             Ioba(BUFFER_IOBA),
-            buffer_bytes,
+            _buffer_bytes(config),
         )
+    area = (min(partition.memory - DMA_BASE, WINDOW_BYTES)) // PAGE * PAGE
     pairs: list[AdapterLayout] = []
     for pair in topology.crqs:
         ends = pair.ends()
         for mine, other in (ends, ends[::-1]):
             if mine[0] == name:
                 number = len(pairs) + 1
-                ioba = Ioba(area // PAGE * PAGE - number * 16 * PAGE)
-                pairs.append(AdapterLayout(mine[1], liobn_of(lpar_id, number), ioba, CRQ_BYTES, other))
-    needed = DMA_BASE + used + len(pairs) * 16 * PAGE
-    if needed > partition.memory or used > WINDOW_BYTES:
-        raise ConfigError(
-            f"partition {name}: memory of {partition.memory} bytes cannot hold its queues and buffers: "
-            f"expected at least {needed} (fewer HMC connections or buffers, a smaller MTU, or more memory)"
-        )
+                pairs.append(
+                    AdapterLayout(
+                        mine[1], liobn_of(lpar_id, number), Ioba(area - number * _PAIR_BYTES), CRQ_BYTES, other
+                    )
+                )
     return PartitionLayout(name, lpar_id, partition.memory, vmc, tuple(pairs))

@@ -275,6 +275,7 @@ class Topology(Strict):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         self._check_names()
+        self._check_profile()
         self._check_management()
         self._check_crqs()
         self._numbers.update(self._assign_numbers())
@@ -316,6 +317,10 @@ class Topology(Strict):
             if name in taken:
                 raise ValueError(f"a name of its own for {owner}: {name!r} is already {taken[name]}")
             taken[name] = owner
+
+    def _check_profile(self) -> None:
+        if self.hypervisor.profile == "qemu" and self.manager is not None:
+            raise ValueError('profile = "lopar": a [manager] needs H_COPY_RDMA, which profile "qemu" does not have')
 
     def _check_management(self) -> None:
         management = [p.name for p in self.partitions if p.management]

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from pvnet.core.errors import ConfigError
 from pvnet.core.names import check_name
+from pvnet.runtime.layout import memory_needed
 from pvnet.runtime.toml_lines import locate
 from pvnet.runtime.topology import BrokerConfig, Topology, default_topology
 from pvnet.transport.uri import BrokerUrl
@@ -91,10 +92,20 @@ def parse_topology(text: str, file: str = "<topology>") -> Topology:
         found, line = (match[1], int(match[2])) if match else (str(error), None)
         raise TopologyError([Problem(file, line, "", found, "TOML")]) from None
     try:
-        return Topology.model_validate(tree)
+        topology = Topology.model_validate(tree)
     except ValidationError as error:
         problems = [_problem(details, text, file) for details in error.errors(include_url=False)]
         raise TopologyError(problems) from None
+    problems = []
+    for number, partition in enumerate(topology.partitions):
+        needed = memory_needed(topology, partition.name)
+        if needed > partition.memory:
+            field = ("partition", number, "memory")
+            expected = f"at least {needed} for its queues and buffers (or fewer, smaller ones)"
+            problems.append(Problem(file, locate(text, field), _dotted(field), f"{partition.memory} bytes", expected))
+    if problems:
+        raise TopologyError(problems)
+    return topology
 
 
 def resolve_topology(file: Path | None, *, lab: str | None = None, broker: str | None = None) -> Topology:

@@ -103,6 +103,11 @@ def test_inits_that_cannot_be_sent_end():
     assert [m.n for m in report.mismatches] == [3]
 
 
+def test_a_slot_beyond_the_ring_is_not_filled_for_ever():
+    report = run(*START, TraceQueue(3, {5000: ANSWER}))
+    assert [m.n for m in report.mismatches] == [3]
+
+
 def test_kinds_that_cannot_be_run():
     device = TraceScmDevice(0x90000000, "nvdimm", 1, 1, 1, 1)
     scm = [replace(QEMU, meta=replace(QEMU.meta, devices=(device,)))]

@@ -1,8 +1,8 @@
 """``vmc/echo-64`` and ``vmc/echo-4096``: the VMC's echo next to a bare aiomqtt ping-pong on the same broker.
 
-An echo has eight one-way messages on its critical path (docs/architecture.md): write, RDMA call, its reply, SIGNAL call,
-SIGNAL entry, RDMA call, its reply, read.  The ideal is therefore eight times the bare one-way time, four round trips;
-``notes.of_ideal`` says how far we are from it.
+An echo has eight one-way messages on its critical path (docs/architecture.md): write, RDMA call, its reply, SIGNAL
+call, SIGNAL entry, RDMA call, its reply, read.  The ideal is therefore eight times the bare one-way time, four round
+trips; ``notes.of_ideal`` says how far we are from it.
 """
 
 from __future__ import annotations

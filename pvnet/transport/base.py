@@ -18,7 +18,7 @@ TOPIC_ROOT = "pvnet/v1"
 """First two levels of every topic (contract: ``pvnet/v1/{lab}/{destination}/{channel}/{source}``)."""
 
 MAX_FRAME_BYTES = 128 * 1024
-"""Largest frame: brokers' default limits start above 128 KiB (spec ecosystem B.6); larger transfers are chunked."""
+"""Largest frame: brokers' default limits start above 128 KiB; larger transfers are chunked."""
 
 
 class Channel(StrEnum):

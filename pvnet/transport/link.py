@@ -422,7 +422,7 @@ class Link:
             peer.life = Life.ENDED
             peer.reset_at = None
             return
-        reconnected = state.connection > peer.connection
+        reconnected = 0 < peer.connection < state.connection  # 0: the first that we hear of its connections
         peer.connection = state.connection
         if phase == Lifecycle.LOST:
             self._peer_lost(peer, now)

@@ -1,4 +1,4 @@
-"""The character device: the exact errno of every row of the sheet's 1.3 and 1.4."""
+"""The character device: the exact errno of every row of docs/vmc.md 1.3 and 1.4."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hypervisor's end against abuse (the sheet's table 8.2) and its own services."""
+"""The hypervisor's end against abuse (docs/vmc.md 8.2) and its own services."""
 
 from __future__ import annotations
 

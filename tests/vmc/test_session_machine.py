@@ -1,4 +1,4 @@
-"""Both ends under any interleaving, with losses and hostile messages: the invariants of the sheet's section 8.3."""
+"""Both ends under any interleaving, with losses and hostile messages: the invariants of docs/vmc.md 8.3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The partition against abuse: the sheet's table 8.1, in the dialects that differ."""
+"""The partition against abuse: docs/vmc.md 8.1, in the dialects that differ."""
 
 from __future__ import annotations
 

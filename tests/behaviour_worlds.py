@@ -229,6 +229,9 @@ class RawFile:
     async def set_hmc_id(self, data: bytes = bytes(32)) -> int:
         return (await self.call(DeviceIo.IOCTL, command=SETHMCID, data=data)).result
 
+    async def ioctl(self, command: int, data: bytes = b"") -> DeviceReply:
+        return await self.call(DeviceIo.IOCTL, command=command, data=data)
+
     async def read(self, count: int = 4096) -> int:
         return (await self.call(DeviceIo.READ, count=count, nonblock=True)).result
 

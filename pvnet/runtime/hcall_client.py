@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from pvnet.core.errors import DeadlineError, PvnetError
+from pvnet.core.errors import DeadlineError, PeerDiedError, PvnetError
 from pvnet.memory.dma import DmaMemory
 from pvnet.memory.segment import MemoryFault, Segment
 from pvnet.papr.hcall import HcallOpcode, HcallRc
@@ -36,10 +36,19 @@ class HcallClient:
         self._memory = memory
         self._windows = windows
 
-    def start(self, opcode: int, args: tuple[int, ...], done: HcallDone, *, problem_state: bool = False) -> None:
+    def start(
+        self,
+        opcode: int,
+        args: tuple[int, ...],
+        done: HcallDone,
+        *,
+        problem_state: bool = False,
+        if_gone: int = HcallRc.H_HARDWARE,
+    ) -> None:
         """Issue one hcall; ``done(rc, outs)`` runs in order with the hypervisor's other messages.
 
-        A hypervisor that is gone, or answers nothing in 30 s, shows as H_HARDWARE, which any hcall may return.
+        A hypervisor that answers nothing in 30 s shows as H_HARDWARE, which any hcall may return; one that is gone
+        (and with it all that the partition had registered) as ``if_gone``.
         """
         envelope = Envelope()
         body = envelope.hcall
@@ -58,14 +67,20 @@ class HcallClient:
             body.memory = (
                 self._memory.read(args[2], args[3] * 8) if self._memory.contains(args[2], args[3] * 8) else b""
             )
-        self.endpoint.call_back(self.hypervisor, envelope, HCALL_TIMEOUT_S, partial(self._returned, done, destination))
+        self.endpoint.call_back(
+            self.hypervisor, envelope, HCALL_TIMEOUT_S, partial(self._returned, done, destination, if_gone)
+        )
 
     def _returned(
-        self, done: HcallDone, destination: tuple[DmaMemory, int, int] | None, result: Envelope | PvnetError
+        self,
+        done: HcallDone,
+        destination: tuple[DmaMemory, int, int] | None,
+        if_gone: int,
+        result: Envelope | PvnetError,
     ) -> None:
         if isinstance(result, PvnetError):
             self.endpoint.counters["hcall_failed"] += 1
-            done(int(HcallRc.H_HARDWARE), ())
+            done(int(if_gone) if isinstance(result, PeerDiedError) else int(HcallRc.H_HARDWARE), ())
             return
         reply = result.hcall_reply
         rc = reply.rc

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, Self
 
 from pvnet.client.device import VmcDevice
 from pvnet.client.session import VmcSession
-from pvnet.core.errors import DeadlineError, PvnetError, RefusedError
+from pvnet.core.errors import DeadlineError, PvnetError, RefusedError, UnreachableError
 from pvnet.core.names import NodeName
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.management_pb2 import Management, ManagementReply, Partition, ShowStatus
@@ -298,6 +298,8 @@ _BUFFERS_AT_REST: Final = frozenset({"alpha_free", "hypervisor_idle"})
 
 def is_at_rest(census: dict[str, dict[str, Any]]) -> bool:
     """Whether nothing is on its way in a lab: links up, connections open or free, every buffer with one owner."""
+    if not census:
+        return False
     for counts in census.values():
         for key, value in counts.items():
             if key.startswith("vmc") and (value["state"] != "ready" or value.get("copies_under_way")):
@@ -318,18 +320,26 @@ async def at_rest(census: Census, *, timeout: float = SETTLE_S) -> dict[str, dic
     """Ask for a census until it :func:`is_at_rest`; return it.  DeadlineError after ``timeout`` seconds."""
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout
-    while not is_at_rest(found := await census()):
+    while not is_at_rest(found := await _try(census)):
         if loop.time() > end:
             raise DeadlineError(f"no rest: {found}")
         await asyncio.sleep(_LOOK_AGAIN_S)
     return found
 
 
+async def _try(census: Census) -> dict[str, dict[str, Any]]:
+    """Return a census, or an empty one while some node is not there."""
+    try:
+        return await census()
+    except UnreachableError:
+        return {}
+
+
 async def settled(census: Census, expected: dict[str, dict[str, Any]], *, timeout: float = SETTLE_S) -> None:
     """Ask for a census until it is ``expected``; DeadlineError (with the differences) after ``timeout`` seconds."""
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout
-    while (found := await census()) != expected:
+    while (found := await _try(census)) != expected:
         if loop.time() > end:
             wrong = {name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)}
             text = "; ".join(f"{name}: {found.get(name)}, expected {expected.get(name)}" for name in sorted(wrong))

@@ -131,6 +131,10 @@ class HypervisorNode:
         body = envelope.crq_progress
         self._machine.feed(io.CrqConsumed(envelope.source, body.unit, body.registration, body.consumed))
 
+    def feed(self, event: io.PlatformInput) -> None:
+        """Give the platform an input of your own: a fault, a suspension."""
+        self._machine.feed(event)
+
     # --- outputs of the platform --------------------------------------------------------------------------------------
 
     def carry_all(self, outputs: list[io.PlatformOutput]) -> None:

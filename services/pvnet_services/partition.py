@@ -44,6 +44,15 @@ from pvnet_services.device_files import CRQ_PATH, VMC_PATH, DeviceFiles
 from pvnet_services.status import partition_vmc
 
 _TCES_PER_CALL = 512
+_RC_WITHOUT_PLATFORM: dict[int, int] = {
+    HcallOpcode.H_REG_CRQ: HcallRc.H_CLOSED,
+    HcallOpcode.H_SEND_CRQ: HcallRc.H_CLOSED,
+    HcallOpcode.H_FREE_CRQ: HcallRc.H_SUCCESS,
+    HcallOpcode.H_ENABLE_CRQ: HcallRc.H_SUCCESS,
+    HcallOpcode.H_VIO_SIGNAL: HcallRc.H_SUCCESS,
+}
+"""What a driver hears of its CRQ while there is no hypervisor: that the partner is away, not that its adapter is broken.
+It waits then, until the adapters are probed again."""
 
 
 DriverMachine = VmcPartition | CrqDevice
@@ -81,7 +90,8 @@ class MappedAdapter:
         match output:
             case CallHypervisor(tag, opcode, args):
                 self.host.hcall_issued(opcode, args)
-                self.node.hcalls.start(opcode, args, partial(self._returned, tag, opcode, args))
+                gone = _RC_WITHOUT_PLATFORM.get(opcode, HcallRc.H_HARDWARE)
+                self.node.hcalls.start(opcode, args, partial(self._returned, tag, opcode, args), if_gone=gone)
             case io.CrqProgress(consumed):
                 self.host.consumed(consumed)
             case io.DeviceDone(request, result, data):

@@ -18,7 +18,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from typing import Any, Self
+from typing import Any, Self, TypeVar, assert_never
 
 import structlog
 
@@ -40,9 +40,11 @@ from pvnet.transport.link import (
     PeerUp,
     Superseded,
     Transmit,
+    Unwatch,
     Watch,
 )
 
+T = TypeVar("T")
 Handler = Callable[[Envelope], None]
 ReplyCallback = Callable[[Envelope | PvnetError], None]
 READY = int(Lifecycle.READY)
@@ -223,6 +225,9 @@ class Endpoint:
                 self._send(NodeName(destination), envelope)
             except UnreachableError as error:
                 self._fail_soon(number, error)
+            except BaseException:  # our own mistake: nobody waits for this call
+                self._pending.pop(number).timer.cancel()
+                raise
         return number
 
     def abandon(self, number: int) -> None:
@@ -334,7 +339,8 @@ class Endpoint:
         """Whether the broker retains something else than what we last said (a late will of an earlier connection)."""
         state = Envelope()
         state.ParseFromString(payload)  # the link has accepted it
-        return state.lifecycle.phase != self._phase or state.lifecycle.connection != self._connection
+        said = (state.source_incarnation, state.lifecycle.phase, state.lifecycle.connection)
+        return said != (self.incarnation, self._phase, self._connection)
 
     def next_will(self, connection: int) -> bytes:
         """Return the LOST state of the coming connection."""
@@ -383,9 +389,7 @@ class Endpoint:
     def _send(self, destination: NodeName, envelope: Envelope) -> None:
         envelope.monotonic_ns = time.monotonic_ns()
         envelope.wall_ns = time.time_ns()
-        if self.snoop:
-            for tap in self.snoop:
-                tap("out", envelope)
+        self._snoop("out", envelope)
         self.counters["sent"] += 1
         self._outputs(self.link.send(destination, envelope, self._loop.time()))
 
@@ -402,11 +406,15 @@ class Endpoint:
                     self._peer_down(output)
                 case Watch(node):
                     self._port.watch(node)
+                case Unwatch(node):
+                    self._port.unwatch(node)
                 case Superseded(incarnation):
                     self.log.error("superseded", by_incarnation=incarnation)
                     self.superseded.set()
                 case Note():
                     self.note(output)
+                case _:
+                    assert_never(output)
         due = self.link.deadline()
         if due is not None and (self._timer is None or due < self._timer_at) and not self._closed:
             if self._timer is not None:
@@ -420,9 +428,7 @@ class Endpoint:
 
     def _deliver(self, envelope: Envelope) -> None:
         self.counters["received"] += 1
-        if self.snoop:
-            for tap in self.snoop:
-                tap("in", envelope)
+        self._snoop("in", envelope)
         kind = envelope.WhichOneof("body") or ""
         if kind in REPLY_BODIES:
             pending = self._pending.get(envelope.correlation)
@@ -447,16 +453,30 @@ class Endpoint:
             if envelope.correlation:
                 self.refuse(envelope, f"{self.name} failed on {kind}: {type(error).__name__}")
 
+    def _snoop(self, direction: str, envelope: Envelope) -> None:
+        for tap in self.snoop:
+            try:
+                tap(direction, envelope)
+            except Exception as error:  # who listens in never disturbs
+                self.counters["snoop_failed"] += 1
+                self.log.error("snoop_failed", exc_info=error)
+
     def _peer_up(self, event: PeerUp) -> None:
         for node, phase, waiter in self._waiters:
             if node == event.node and event.phase >= phase and not waiter.done():
                 waiter.set_result(None)
-        for callback in self.on_peer_up:
-            callback(event)
+        self._tell_all(self.on_peer_up, event)
 
     def _peer_down(self, event: PeerDown) -> None:
         for number, pending in list(self._pending.items()):
             if pending.destination == event.node:
                 self._finish(number, PeerDiedError(f"{event.node} has died: {event.reason}"))
-        for callback in self.on_peer_down:
-            callback(event)
+        self._tell_all(self.on_peer_down, event)
+
+    def _tell_all(self, callbacks: list[Callable[[T], None]], event: T) -> None:
+        for callback in callbacks:
+            try:
+                callback(event)
+            except Exception as error:  # one bad listener must not cost the others their messages
+                self.counters["handler_failed"] += 1
+                self.log.error("listener_failed", event_of=type(event).__name__, exc_info=error)

@@ -52,6 +52,7 @@ class Node(Protocol):
 
 
 NodeFactory = Callable[[Endpoint, NodeConfig], Node]
+"""Makes a node and registers its handlers; the endpoint starts afterwards."""
 
 
 def make_port(broker: str, lab: str, name: str) -> Port:
@@ -91,8 +92,8 @@ async def _live(role: str, factory: NodeFactory, config: NodeConfig) -> int:
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     lab = config.topology.lab
     endpoint = Endpoint(make_port(config.broker, lab.name, config.node), lab=lab.name, name=config.node, role=role)
-    await endpoint.start(timeout=lab.ready_timeout_s)
     node = factory(endpoint, config)
+    await endpoint.start(timeout=lab.ready_timeout_s)
     try:
         starting = loop.create_task(node.start())
         stop = loop.create_task(asked.wait())

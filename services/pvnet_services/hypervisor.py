@@ -79,15 +79,16 @@ class HypervisorNode:
             for layout in self.layouts.values()
             if layout.vmc is not None
         }
-
-    async def start(self) -> None:
-        """Serve."""
-        endpoint = self.endpoint
+        # Before the endpoint starts: whoever sees our birth may call at once.
         endpoint.on("hcall", self._hcall)
         endpoint.on("crq_progress", self._crq_progress)
         endpoint.on("management", self._management)
         endpoint.on_peer_up.append(self._peer_up)
         endpoint.on_peer_down.append(self._peer_down)
+
+    async def start(self) -> None:
+        """Serve."""
+        endpoint = self.endpoint
         for partition, unit in self.adapters:
             self.carry_all(self.platform.partner_register(partition, unit))
         for name in (SUPERVISOR, *self.layouts):

@@ -39,10 +39,10 @@ class ManagerNode:
         self.commands = 0
         self._session: asyncio.Future[VmcSession] = asyncio.get_running_loop().create_future()
         self._busy = 0
+        endpoint.on("management", self._command)  # before it starts: whoever sees our birth may call at once
 
     async def start(self) -> None:
         """Open the first session, then serve."""
-        self.endpoint.on("management", self._command)
         session = await self._new_session()
         self.endpoint.spawn(self._keep(session), "session")
         self.endpoint.ready(f"management application of {self.partition}")

@@ -51,7 +51,7 @@ _RC_WITHOUT_PLATFORM: dict[int, int] = {
     HcallOpcode.H_ENABLE_CRQ: HcallRc.H_SUCCESS,
     HcallOpcode.H_VIO_SIGNAL: HcallRc.H_SUCCESS,
 }
-"""What a driver hears of its CRQ while there is no hypervisor: that the partner is away, not that its adapter is broken.
+"""What a driver hears of its CRQ while there is no hypervisor: its partner is away, its adapter is not broken.
 It waits then, until the adapters are probed again."""
 
 
@@ -151,10 +151,7 @@ class PartitionNode:
         self._attachments = 0
         self._vmc_ready = asyncio.Event()
         self._problem: PvnetError | None = None
-
-    async def start(self) -> None:
-        """Serve once the hypervisor is there and the VMC, if we have one, has come up."""
-        endpoint = self.endpoint
+        # Before the endpoint starts: whoever sees our birth may call at once.
         endpoint.on("crq_entry", self._crq_entry)
         endpoint.on("irq", self._irq)
         endpoint.on("memory_read", self._memory_read)
@@ -163,6 +160,10 @@ class PartitionNode:
         endpoint.on("management", self._management)
         endpoint.on_peer_down.append(self._peer_down)
         endpoint.on_peer_up.append(self._peer_up)
+
+    async def start(self) -> None:
+        """Serve once the hypervisor is there and the VMC, if we have one, has come up."""
+        endpoint = self.endpoint
         await endpoint.wait_peer(HYPERVISOR, timeout=self.timeout)
         if self.adapter is not None:
             await self._vmc_up(self.adapter)

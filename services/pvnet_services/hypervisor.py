@@ -22,7 +22,7 @@ from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.management_pb2 import ManagementReply
 from pvnet.runtime.driver import Driver
 from pvnet.runtime.endpoint import Endpoint
-from pvnet.runtime.layout import VMC_DRC_INDEX, WINDOW_BYTES, AdapterLayout, PartitionLayout, partition_layout
+from pvnet.runtime.layout import PAGE, VMC_DRC_INDEX, WINDOW_BYTES, AdapterLayout, PartitionLayout, partition_layout
 from pvnet.runtime.service import NodeConfig, run_service
 from pvnet.runtime.topology import SUPERVISOR, Topology
 from pvnet.transport.link import PeerDown, PeerUp
@@ -67,7 +67,7 @@ class HypervisorNode:
         offer = topology.hypervisor.vmc
         self.endpoint = endpoint
         self.layouts = {p.name: partition_layout(topology, p.name) for p in topology.partitions}
-        pane_bytes = -(-offer.max_hmcs * offer.pool_size * offer.max_mtu // 4096) * 4096
+        pane_bytes = offer.max_hmcs * offer.pool_size * -(-offer.max_mtu // PAGE) * PAGE  # each buffer in whole pages
         self.platform = Platform(platform_config(topology, list(self.layouts.values()), pane_bytes))
         self._machine = Driver[io.PlatformInput, io.PlatformOutput](self.platform, self._carry_out)
         self._calls: dict[int, Envelope] = {}

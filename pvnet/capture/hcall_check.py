@@ -10,7 +10,8 @@ the queue with INITs, cleared slots, or stored a pattern into one to see that it
 was observed next, in the narrowest way, only *before* the call whose effect is compared (see ``_prepare``), and counted
 in ``hidden``, so that a deduction gone wild shows.
 
-SCM traces need the SCM hypervisor, traffic recordings a partner that pvnet does not have: both are refused by name.
+SCM traces are for :mod:`pvnet.capture.scm_check`; traffic recordings need a partner that pvnet does not have and are
+refused.
 """
 
 from __future__ import annotations
@@ -82,8 +83,6 @@ class HcallTraceRunner:
 
     def __init__(self, trace: HcallTrace, make_platform: PlatformFactory = Platform) -> None:
         meta = trace.meta
-        if meta.devices or any(isinstance(r, TraceCall) and str(r.opcode).startswith("H_SCM_") for r in trace.records):
-            raise ConfigError(f"{trace.name}: SCM traces: not supported yet")
         unit = next((device.unit for device in meta.vdevices if device.has_crq), None)
         if unit is None or meta.queue_real is None or meta.memory_bytes is None:
             raise ConfigError(

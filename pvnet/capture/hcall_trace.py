@@ -23,6 +23,8 @@ from pvnet.papr.crq import ELEMENT_BYTES
 from pvnet.papr.hcall import HcallOpcode
 
 SCHEMA: Final = "pvnet-hcall-trace/1"
+SCM_OPCODES: Final = frozenset(opcode for opcode in HcallOpcode if opcode.name.startswith("H_SCM_"))
+"""The hcalls of SCM."""
 _REGISTER: Final = re.compile(r"r([4-9]|1[0-2])")
 
 
@@ -140,6 +142,13 @@ def parse_hcall_trace(name: str, objects: Sequence[JsonObject]) -> HcallTrace:
     """Make a trace of the objects of its lines; raises :class:`ConfigError` as :func:`read_hcall_trace`."""
     meta = _meta(meta_of(objects, SCHEMA))
     return HcallTrace(name, meta, tuple(_record(entry, position) for position, entry in enumerate(objects[1:])))
+
+
+def is_scm(trace: HcallTrace) -> bool:
+    """Whether it is a trace of SCM hcalls: it describes SCM devices, or has such a call."""
+    return bool(trace.meta.devices) or any(
+        isinstance(record, TraceCall) and record.opcode in SCM_OPCODES for record in trace.records
+    )
 
 
 def _meta(meta: JsonObject) -> TraceMeta:

@@ -25,6 +25,7 @@ ENODEV: Final = 19
 EINVAL: Final = 22
 EMFILE: Final = 24
 EFBIG: Final = 27
+ENOSPC: Final = 28
 EPIPE: Final = 32
 EBADFD: Final = 77
 EOPNOTSUPP: Final = 95

@@ -15,13 +15,16 @@ same partition go on; answers may overtake.
 **Life.** Calls of a partition that is not configured or not started are H_AUTHORITY.  When it dies, its windows,
 registrations, waiting elements and unfinished copies are forgotten and its partners get FF 01; armed faults stay.
 
+**Extensions.** Hcalls of other systems come in as :class:`~pvnet.papr.extension.HcallExtension`: they pass the same
+dispatcher, and their inputs and outputs are this machine's.
+
 **Polling.** The progress of a queue that is mapped here is not always reported, so while something waits for one the
 machine wants a Tick every 10 ms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, assert_never
 
@@ -33,8 +36,10 @@ from pvnet.memory.segment import Segment
 from pvnet.memory.window import DmaWindow, Run
 from pvnet.papr.crq import TransportEventCode
 from pvnet.papr.dispatch import Answer, Call, Dispatcher, Handler
+from pvnet.papr.extension import ExtensionInput, Fetched, HcallExtension
 from pvnet.papr.hcall import HcallOpcode, HcallRc
 from pvnet.papr.platform_io import (
+    CHUNK_BYTES,
     CrqConsumed,
     FaultPoint,
     HcallRequest,
@@ -82,6 +87,11 @@ class PartitionState:
         self.remote = {a.config.remote_liobn: a for a in self.adapters.values() if a.config.remote_liobn is not None}
         self.faults: dict[FaultPoint, tuple[int, int]] = {}
 
+    @property
+    def memory_bytes(self) -> int:
+        """Size of its memory."""
+        return self.config.memory_bytes if self.segment is None else self.segment.size
+
     def adapter(self, register: int) -> Adapter | None:
         """The adapter whose unit address a register holds."""
         return self.adapters.get(low32(register))
@@ -91,13 +101,69 @@ class PartitionState:
         return self.windows.get(low32(register))
 
 
+class _Caller:
+    """:class:`~pvnet.papr.extension.Caller`: one call's way to its partition's memory."""
+
+    def __init__(self, platform: Platform, state: PartitionState) -> None:
+        self._platform = platform
+        self._state = state
+
+    @property
+    def name(self) -> str:
+        return self._state.name
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._state.memory_bytes
+
+    def fetch(self, call: Call, address: int, n: int, then: Fetched) -> Answer | None:
+        self._check(address, n)
+        state, platform = self._state, self._platform
+        if state.segment is not None:
+            return then(state.segment.read(address, n))
+        if call.memory is not None:
+            if len(call.memory) != n:
+                platform.counters["hcall_wrong_bytes"] += 1
+                return Answer(HcallRc.H_HARDWARE)
+            return then(call.memory)
+
+        def fetched(data: bytes | TransferFailure) -> None:
+            answer = Answer(HcallRc.H_HARDWARE) if isinstance(data, TransferFailure) else then(data)
+            if answer is not None:
+                platform.finish(state.name, call.tag, answer)
+
+        platform.memory.read(state.name, state.name, (Run(address, n),), fetched)
+        return None
+
+    def store(self, call: Call, address: int, data: bytes, answer: Answer) -> Answer | None:
+        self._check(address, len(data))
+        state, platform = self._state, self._platform
+        if state.segment is not None:
+            state.segment.write(address, data)
+            return answer
+        if call.memory is not None:
+            return Answer(answer.rc, answer.outs, data)
+
+        def stored(outcome: bytes | TransferFailure) -> None:
+            failed = isinstance(outcome, TransferFailure)
+            platform.finish(state.name, call.tag, Answer(HcallRc.H_HARDWARE) if failed else answer)
+
+        platform.memory.write(state.name, state.name, (Run(address, len(data)),), data, stored)
+        return None
+
+    def _check(self, address: int, n: int) -> None:
+        if not 0 < n <= CHUNK_BYTES or address < 0 or address + n > self.memory_bytes:
+            raise LocalError(f"{n} bytes at {address:#x} of {self.name}: expected a chunk inside of its memory")
+
+
 class Platform:
     """Machine[PlatformInput, PlatformOutput]; see the module's text.
 
-    :raises LocalError: the configuration contradicts itself.
+    :param extensions: handlers of other systems; each belongs to one platform.
+    :raises LocalError: the configuration contradicts itself, or two handlers want the same hcall.
     """
 
-    def __init__(self, config: PlatformConfig) -> None:
+    def __init__(self, config: PlatformConfig, extensions: Sequence[HcallExtension] = ()) -> None:
         self.config = config
         self.profile = config.profile
         self.counters = Counters()
@@ -106,15 +172,19 @@ class Platform:
         self._poll_at: float | None = None
         self._partitions: dict[str, PartitionState] = {}
         self._hypervisor_memory: dict[tuple[str, int], DmaMemory] = {}
-        self._memory = RemoteMemory(self._emit, self.counters)
+        self.memory = RemoteMemory(self._emit, self.counters)
         self._vio = VirtualIo(config.profile, self._emit, self.counters, config.post_limit)
         self._rdma = RdmaCopies(
-            self._target, self._memory, self._finish, self._emit, self.counters, config.max_virtual_dma_size
+            self._target, self.memory, self.finish, self._emit, self.counters, config.max_virtual_dma_size
         )
         self._dispatcher: Dispatcher[PartitionState] = Dispatcher()
         for opcode, handler in self._handlers().items():
             if opcode in config.profile.hcalls:
                 self._dispatcher.register(opcode, handler)
+        self._extensions = tuple(extensions)
+        for extension in self._extensions:
+            for opcode in sorted(extension.opcodes):
+                self._dispatcher.register(opcode, partial(self._extended, extension))
         self._build()
 
     def _handlers(self) -> dict[int, Handler[PartitionState]]:
@@ -179,7 +249,7 @@ class Platform:
             case HcallRequest():
                 self._hcall(event)
             case MemoryDone():
-                self._memory.done(event)
+                self.memory.done(event)
             case CrqConsumed(partition, unit, registration, consumed):
                 self._with_adapter(partition, unit, lambda adapter: self._vio.consumed(adapter, registration, consumed))
             case PartitionStarted(partition, memory):
@@ -190,6 +260,8 @@ class Platform:
                 self._vio.suspend(self._adapter(partition, unit))
             case SetFault():
                 self._set_fault(event)
+            case ExtensionInput():
+                self._feed_extension(event)
             case Tick():
                 pass
             case _:
@@ -236,7 +308,7 @@ class Platform:
     @property
     def chunks_under_way(self) -> int:
         """ReadMemory and WriteMemory that are not answered yet."""
-        return self._memory.chunks_under_way
+        return self.memory.chunks_under_way
 
     def waiting_posts(self, partition: str, unit: int) -> int:
         """Elements that the hypervisor's own end has posted and that are not in the queue yet."""
@@ -268,23 +340,30 @@ class Platform:
     def _result(self, partition: str, tag: int, answer: Answer) -> None:
         self._emit(HcallResult(partition, tag, int(answer.rc), answer.outs, answer.memory))
 
-    def _finish(self, partition: str, tag: int, answer: Answer) -> None:
+    def finish(self, partition: str, tag: int, answer: Answer) -> None:
         """Answer a call whose handler had answered ``None``."""
         self._result(partition, tag, answer)
 
-    def _memory_bytes(self, state: PartitionState) -> int:
-        return state.config.memory_bytes if state.segment is None else state.segment.size
+    def _extended(self, extension: HcallExtension, state: PartitionState, call: Call) -> Answer | None:
+        return extension.handle(_Caller(self, state), call, self._now)
+
+    def _feed_extension(self, event: ExtensionInput) -> None:
+        for extension in self._extensions:
+            if extension.accepts(event):
+                self._out += extension.feed(event, self._now)
+                return
+        raise LocalError(f"no extension takes {event!r}")
 
     def _get_tce(self, state: PartitionState, call: Call) -> Answer:
         return get_tce(state.window(call.args[0]), call.args[1])
 
     def _put_tce(self, state: PartitionState, call: Call) -> Answer:
         liobn, ioba, tce = call.args[:3]
-        return put_tce(state.window(liobn), ioba, tce, self._memory_bytes(state), self.profile)
+        return put_tce(state.window(liobn), ioba, tce, state.memory_bytes, self.profile)
 
     def _stuff_tce(self, state: PartitionState, call: Call) -> Answer:
         liobn, ioba, tce, count = call.args[:4]
-        return stuff_tce(state.window(liobn), ioba, tce, count, self._memory_bytes(state), self.profile)
+        return stuff_tce(state.window(liobn), ioba, tce, count, state.memory_bytes, self.profile)
 
     def _put_tce_indirect(self, state: PartitionState, call: Call) -> Answer | None:
         liobn, _, address, count = call.args[:4]
@@ -298,12 +377,12 @@ class Platform:
             return self._put_tce_list(state, call, state.segment.read(address, n))
         if call.memory is not None:
             return self._put_tce_list(state, call, call.memory)
-        self._memory.read(state.name, state.name, (Run(address, n),), partial(self._fetched_tce_list, state, call))
+        self.memory.read(state.name, state.name, (Run(address, n),), partial(self._fetched_tce_list, state, call))
         return None
 
     def _check_tce_list(self, state: PartitionState, call: Call) -> Answer | None:
         liobn, ioba, address, count = call.args[:4]
-        return check_list(state.window(liobn), ioba, address, count, self._memory_bytes(state), self.profile)
+        return check_list(state.window(liobn), ioba, address, count, state.memory_bytes, self.profile)
 
     def _put_tce_list(self, state: PartitionState, call: Call, data: bytes) -> Answer:
         liobn, ioba, _, count = call.args[:4]
@@ -312,13 +391,13 @@ class Platform:
         if len(data) != count * TCE_BYTES:
             self.counters["tce_list_wrong_bytes"] += 1
             return Answer(HcallRc.H_HARDWARE)
-        return put_tce_list(window, ioba, decode_tce_list(data), self._memory_bytes(state), self.profile)
+        return put_tce_list(window, ioba, decode_tce_list(data), state.memory_bytes, self.profile)
 
     def _fetched_tce_list(self, state: PartitionState, call: Call, data: bytes | TransferFailure) -> None:
         if isinstance(data, TransferFailure):
-            self._finish(state.name, call.tag, Answer(HcallRc.H_HARDWARE))
+            self.finish(state.name, call.tag, Answer(HcallRc.H_HARDWARE))
         else:
-            self._finish(state.name, call.tag, self._put_tce_list(state, call, data))
+            self.finish(state.name, call.tag, self._put_tce_list(state, call, data))
 
     def _copy_rdma(self, state: PartitionState, call: Call) -> Answer | None:
         rc = take_fault(state.faults, FaultPoint.COPY)
@@ -342,7 +421,7 @@ class Platform:
         return self._own(self._partitions[partner.partition], partner.window, ioba)
 
     def _own(self, state: PartitionState, window: DmaWindow, ioba: int) -> Target:
-        return Target(Side(window, ioba, state.segment, self._memory_bytes(state)), state.name)
+        return Target(Side(window, ioba, state.segment, state.memory_bytes), state.name)
 
     def _request_vmc(self, state: PartitionState, _call: Call) -> Answer:
         rc = take_fault(state.faults, FaultPoint.REQUEST_VMC)
@@ -358,11 +437,15 @@ class Platform:
             self._died(state)
         state.started = True
         state.segment = memory
+        for extension in self._extensions:
+            extension.started(state.name, state.memory_bytes, self._now)
 
     def _died(self, state: PartitionState) -> None:
         state.started = False
+        for extension in self._extensions:
+            extension.died(state.name)
         self._vio.died(state.adapters.values())
-        self._memory.died(state.name)
+        self.memory.died(state.name)
         state.segment = None
 
     def _set_fault(self, fault: SetFault) -> None:
@@ -406,5 +489,7 @@ class Platform:
     def _take(self) -> list[PlatformOutput]:
         """The outputs so far, after giving waiting elements their chance."""
         self._poll_at = self._now + POLL_S if self._vio.flush() else None
+        for extension in self._extensions:
+            self._out += extension.take()
         out, self._out = self._out, []
         return out

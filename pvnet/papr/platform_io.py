@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 
 from pvnet.core.machine import Note, Tick
 from pvnet.memory.segment import Segment
+from pvnet.papr.extension import ExtensionInput, ExtensionOutput
 from pvnet.papr.hcall import HcallOpcode, HcallRc
 
 CHUNK_BYTES: Final = 64 * 1024
@@ -114,7 +115,15 @@ class SetFault:
 
 
 PlatformInput: TypeAlias = (
-    HcallRequest | MemoryDone | CrqConsumed | PartitionStarted | PartitionDied | Suspend | SetFault | Tick
+    HcallRequest
+    | MemoryDone
+    | CrqConsumed
+    | PartitionStarted
+    | PartitionDied
+    | Suspend
+    | SetFault
+    | ExtensionInput
+    | Tick
 )
 
 # -- outputs -----------------------------------------------------------------------------------------------------------
@@ -197,7 +206,15 @@ class PartnerRegistered:
 
 
 PlatformOutput: TypeAlias = (
-    HcallResult | DeliverCrq | RaiseIrq | ReadMemory | WriteMemory | PartnerElement | PartnerRegistered | Note
+    HcallResult
+    | DeliverCrq
+    | RaiseIrq
+    | ReadMemory
+    | WriteMemory
+    | PartnerElement
+    | PartnerRegistered
+    | ExtensionOutput
+    | Note
 )
 
 # -- configuration -----------------------------------------------------------------------------------------------------

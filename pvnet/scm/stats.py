@@ -1,23 +1,24 @@
-"""The buffer of H_SCM_PERFORMANCE_STATS, as both ends read and write it, and the 16 statistics that exist.
+"""The buffer of H_SCM_PERFORMANCE_STATS, read and written by both ends.  All numbers are big-endian.
 
 ::
 
-    0   "SCMSTATS" 8 | 8 version 4 | 12 number of statistics 4        then per statistic: id 8 | value 8
+    0   8  eye-catcher "SCMSTATS"
+    8   4  version, 1
+    12  4  number of entries N; 0 in a request: all statistics
+    16  entry k at 16 + 16k: 8 bytes id (ASCII, padded with blanks), then a 64-bit value
 
-All numbers are big-endian.  A request with number 0 asks for everything, one with N names N ids; the reply fills in the
-values.  The order of a reply that was asked for everything is not guaranteed: match by id.
-
-Spec: hcall_scm 3.10; Linux ``papr_scm.c``.
+Decoding is total: whatever is wrong is a :class:`WireError`, and never more entries are read than the buffer holds,
+whatever N says.  Spec: hcall_scm 3.10.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from enum import Enum
 from typing import Final
 
-from pvnet.core.errors import LocalError, WireError
+from pvnet.core.errors import WireError
 
 EYE_CATCHER: Final = b"SCMSTATS"
 VERSION: Final = 1
@@ -27,80 +28,82 @@ ID_BYTES: Final = 8
 _HEADER: Final = struct.Struct(">8sII")
 _ENTRY: Final = struct.Struct(">8sQ")
 
-STATISTICS: Final = (
-    (b"CtlResCt", "ctl_res_cnt", "controller reset count"),
-    (b"CtlResTm", "ctl_res_tm", "controller reset elapsed time"),
-    (b"PonSecs ", "poweron_secs", "power-on seconds"),
-    (b"MemLife ", "mem_life", "life remaining, percent"),
-    (b"CritRscU", "cri_res_util", "critical resource utilisation"),
-    (b"HostLCnt", "host_l_cnt", "host load count"),
-    (b"HostSCnt", "host_s_cnt", "host store count"),
-    (b"HostSDur", "host_s_dur", "host store duration"),
-    (b"HostLDur", "host_l_dur", "host load duration"),
-    (b"MedRCnt ", "med_r_cnt", "media read count"),
-    (b"MedWCnt ", "med_w_cnt", "media write count"),
-    (b"MedRDur ", "med_r_dur", "media read duration"),
-    (b"MedWDur ", "med_w_dur", "media write duration"),
-    (b"CchRHCnt", "cache_rh_cnt", "cache read hit count"),
-    (b"CchWHCnt", "cache_wh_cnt", "cache write hit count"),
-    (b"FastWCnt", "fast_w_cnt", "fast write count"),
-)
-"""(id, name of the perf event, meaning); perf config ``n`` is entry ``n - 1``.  Units of times are nowhere stated."""
-FUEL_GAUGE: Final = b"MemLife "
 
+class Statistic(Enum):
+    """The statistics there are, in the order of Linux's perf configuration numbers (from 1); the value is the id.
 
-def stats_bytes(entries: int) -> int:
-    """Bytes of a buffer with that many statistics; all 16 take 272."""
-    return HEADER_BYTES + ENTRY_BYTES * entries
-
-
-@dataclass(frozen=True, slots=True)
-class Statistic:
-    """One value; ``id`` is 8 bytes, padded with blanks."""
-
-    id: bytes
-    value: int
-
-    @property
-    def line(self) -> str:
-        """The line of ``papr/perf_stats`` in sysfs."""
-        return f"{self.id.decode('ascii', 'replace')} = 0x{self.value:016X}\n"
-
-
-def encode_request(ids: Sequence[bytes] = ()) -> bytes:
-    """Return a request for these statistics, or for all of them.
-
-    Raises :class:`LocalError` when an id is not 8 bytes.
+    Units of times are not published; pvnet counts them in microseconds, but power-on time in seconds.
     """
-    return encode_reply([Statistic(id_, 0) for id_ in ids])
+
+    CTL_RES_CNT = b"CtlResCt"
+    """Controller resets."""
+    CTL_RES_TM = b"CtlResTm"
+    """Time they took."""
+    POWERON_SECS = b"PonSecs "
+    """Seconds since power-on."""
+    MEM_LIFE = b"MemLife "
+    """Life remaining, in percent: the fuel gauge."""
+    CRI_RES_UTIL = b"CritRscU"
+    """Utilisation of the critical resource."""
+    HOST_L_CNT = b"HostLCnt"
+    """Loads by the host."""
+    HOST_S_CNT = b"HostSCnt"
+    """Stores by the host."""
+    HOST_S_DUR = b"HostSDur"
+    """Time of the stores."""
+    HOST_L_DUR = b"HostLDur"
+    """Time of the loads."""
+    MED_R_CNT = b"MedRCnt "
+    """Reads of the media."""
+    MED_W_CNT = b"MedWCnt "
+    """Writes of the media."""
+    MED_R_DUR = b"MedRDur "
+    """Time of the reads."""
+    MED_W_DUR = b"MedWDur "
+    """Time of the writes."""
+    CACHE_RH_CNT = b"CchRHCnt"
+    """Read hits of the cache."""
+    CACHE_WH_CNT = b"CchWHCnt"
+    """Write hits of the cache."""
+    FAST_W_CNT = b"FastWCnt"
+    """Fast writes."""
 
 
-def encode_reply(statistics: Sequence[Statistic]) -> bytes:
-    """Return a reply with these values.  Raises :class:`LocalError` for an id that is not 8 bytes."""
-    if any(len(statistic.id) != ID_BYTES for statistic in statistics):
-        raise LocalError("statistic id: expected 8 bytes")
-    header = _HEADER.pack(EYE_CATCHER, VERSION, len(statistics))
-    return header + b"".join(_ENTRY.pack(statistic.id, statistic.value) for statistic in statistics)
+ALL_BYTES: Final = HEADER_BYTES + ENTRY_BYTES * len(Statistic)
+"""What a buffer for all statistics needs: 272."""
 
 
-def decode_stats(raw: bytes) -> tuple[Statistic, ...]:
-    """Split a request or a reply; bytes behind the last statistic are ignored.
+def size_for(count: int) -> int:
+    """Bytes of a buffer with ``count`` entries."""
+    return HEADER_BYTES + ENTRY_BYTES * count
 
-    Raises :class:`WireError` for a wrong eye-catcher or version, or more statistics than there are bytes for.
-    """
-    if len(raw) < HEADER_BYTES:
-        raise WireError("statistics", offset=len(raw), expected=f"at least {HEADER_BYTES} bytes")
-    eye_catcher, version, count = _HEADER.unpack_from(raw)
+
+def encode_stats(entries: Iterable[tuple[bytes, int]], count: int | None = None) -> bytes:
+    """A buffer with these (id, value) entries; ``count`` may say another number than there are (0: asking for all)."""
+    listed = [_ENTRY.pack(name, value) for name, value in entries]
+    return _HEADER.pack(EYE_CATCHER, VERSION, len(listed) if count is None else count) + b"".join(listed)
+
+
+def encode_request(ids: Iterable[bytes] = (), length: int = 0) -> bytes:
+    """A request for these statistics (none: for all), followed by zeros up to ``length`` bytes."""
+    return encode_stats((name, 0) for name in ids).ljust(length, b"\0")
+
+
+def decode_header(data: bytes) -> int:
+    """Number of entries that a buffer's header names; :class:`WireError` when it is no header."""
+    if len(data) < HEADER_BYTES:
+        raise WireError("statistics buffer", offset=len(data), expected=f"{HEADER_BYTES} bytes of header")
+    eye_catcher, version, count = _HEADER.unpack_from(data)
     if eye_catcher != EYE_CATCHER:
-        raise WireError("statistics", offset=0, expected="SCMSTATS")
+        raise WireError(f"statistics eye-catcher {eye_catcher!r}", offset=0, expected=repr(EYE_CATCHER))
     if version != VERSION:
         raise WireError(f"statistics version {version}", offset=8, expected=str(VERSION))
-    if stats_bytes(count) > len(raw):
-        raise WireError(f"{count} statistics in {len(raw)} bytes", offset=12, expected="fewer")
-    return tuple(Statistic(*entry) for entry in _ENTRY.iter_unpack(raw[HEADER_BYTES : stats_bytes(count)]))
+    return int(count)
 
 
-def decode_entries(raw: bytes) -> tuple[Statistic, ...]:
-    """Read as many statistics as the buffer can hold and its count claims, believing nothing else, as Linux does."""
-    count = min(int.from_bytes(raw[12:HEADER_BYTES], "big"), max(0, len(raw) - HEADER_BYTES) // ENTRY_BYTES)
-    return tuple(Statistic(*entry) for entry in _ENTRY.iter_unpack(raw[HEADER_BYTES : stats_bytes(count)]))
+def decode_stats(data: bytes) -> list[tuple[bytes, int]]:
+    """The (id, value) entries of a buffer; :class:`WireError` when it is none or names more than it holds."""
+    count = decode_header(data)
+    if size_for(count) > len(data):
+        raise WireError(f"{count} statistics in {len(data)} bytes", offset=12, expected="at most what fits")
+    return [_ENTRY.unpack_from(data, size_for(k)) for k in range(count)]

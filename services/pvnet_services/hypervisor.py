@@ -12,10 +12,11 @@ import sys
 from functools import partial
 from typing import assert_never
 
-from pvnet.core.errors import PvnetError
+from pvnet.core.errors import LocalError, PvnetError
 from pvnet.core.machine import Note
 from pvnet.papr import platform_io as io
 from pvnet.papr.errno import EIO
+from pvnet.papr.extension import ExtensionOutput
 from pvnet.papr.hcall import HcallOpcode
 from pvnet.papr.platform import Platform
 from pvnet.pb.v1.envelope_pb2 import Envelope
@@ -170,6 +171,8 @@ class HypervisorNode:
                 envelope = Envelope()
                 envelope.irq.unit = unit
                 self.endpoint.post(partition, envelope)
+            case ExtensionOutput():
+                raise LocalError(f"{output!r}: this hypervisor has no extension")
             case Note():
                 self.endpoint.note(output)
             case _:

@@ -21,6 +21,7 @@ from enum import IntEnum, IntFlag
 from typing import Final, Literal, TypeAlias
 
 from pvnet.core.errors import LocalError, WireError
+from pvnet.scm.calls import Health
 
 ByteOrder: TypeAlias = Literal["little", "big"]
 _ORDER: Final = {"little": "<", "big": ">"}
@@ -36,23 +37,8 @@ _HEALTH: Final = "I6BHH2xQ"
 _INJECT: Final = "IBB"
 
 
-class HealthBit(IntFlag):
-    """Bits of H_SCM_HEALTH; in IBM numbering bit ``n`` has the value ``1 << (63 - n)``."""
-
-    UNARMED = 1 << 63
-    SHUTDOWN_DIRTY = 1 << 62
-    SHUTDOWN_CLEAN = 1 << 61
-    EMPTY = 1 << 60
-    CRITICAL = 1 << 59
-    FATAL = 1 << 58
-    UNHEALTHY = 1 << 57
-    NON_CRITICAL = 1 << 56
-    ENCRYPTED = 1 << 55
-    SCRUBBED_AND_LOCKED = 1 << 54
-
-
-UNARMED_MASK: Final = HealthBit.UNARMED | HealthBit.UNHEALTHY
-SMART_MASK: Final = HealthBit.CRITICAL | HealthBit.FATAL | HealthBit.UNHEALTHY
+UNARMED_MASK: Final = Health.UNARMED | Health.UNHEALTHY
+SMART_MASK: Final = Health.CRITICAL | Health.FATAL | Health.UNHEALTHY
 
 
 class Pdsm(IntEnum):
@@ -90,9 +76,9 @@ class InjectField(IntFlag):
 def health_level(bitmap: int) -> HealthLevel:
     """Return the worst level of a bitmap."""
     for bit, level in (
-        (HealthBit.FATAL, HealthLevel.FATAL),
-        (HealthBit.CRITICAL, HealthLevel.CRITICAL),
-        (HealthBit.UNHEALTHY, HealthLevel.UNHEALTHY),
+        (Health.FATAL, HealthLevel.FATAL),
+        (Health.CRITICAL, HealthLevel.CRITICAL),
+        (Health.UNHEALTHY, HealthLevel.UNHEALTHY),
     ):
         if bitmap & bit:
             return level
@@ -101,11 +87,11 @@ def health_level(bitmap: int) -> HealthLevel:
 
 _FLAG_WORDS: Final = (
     (UNARMED_MASK, "not_armed "),
-    (HealthBit.SHUTDOWN_DIRTY, "flush_fail "),
-    (HealthBit.EMPTY, "restore_fail "),
-    (HealthBit.ENCRYPTED, "encrypted "),
+    (Health.SHUTDOWN_DIRTY, "flush_fail "),
+    (Health.EMPTY, "restore_fail "),
+    (Health.ENCRYPTED, "encrypted "),
     (SMART_MASK, "smart_notify "),
-    (HealthBit.SCRUBBED_AND_LOCKED, "scrubbed locked "),
+    (Health.SCRUBBED_AND_LOCKED, "scrubbed locked "),
 )
 
 
@@ -116,7 +102,7 @@ def flags_text(bitmap: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class HealthReport:
     """The health payload.  The two optional values are ``None`` when they are not valid."""
 
     unarmed: bool = False
@@ -130,16 +116,16 @@ class Health:
     dirty_shutdown_count: int | None = None
 
     @classmethod
-    def of(cls, bitmap: int, fuel_gauge: int | None = None, dirty_shutdown_count: int | None = None) -> Health:
+    def of(cls, bitmap: int, fuel_gauge: int | None = None, dirty_shutdown_count: int | None = None) -> HealthReport:
         """Make it from an effective bitmap (health AND valid bits)."""
-        locked = bool(bitmap & HealthBit.SCRUBBED_AND_LOCKED)
+        locked = bool(bitmap & Health.SCRUBBED_AND_LOCKED)
         return cls(
             unarmed=bool(bitmap & UNARMED_MASK),
-            bad_shutdown=bool(bitmap & HealthBit.SHUTDOWN_DIRTY),
-            bad_restore=bool(bitmap & HealthBit.EMPTY),
+            bad_shutdown=bool(bitmap & Health.SHUTDOWN_DIRTY),
+            bad_restore=bool(bitmap & Health.EMPTY),
             scrubbed=locked,
             locked=locked,
-            encrypted=bool(bitmap & HealthBit.ENCRYPTED),
+            encrypted=bool(bitmap & Health.ENCRYPTED),
             level=health_level(bitmap),
             fuel_gauge=fuel_gauge,
             dirty_shutdown_count=dirty_shutdown_count,
@@ -167,13 +153,13 @@ class Health:
         ).ljust(PAYLOAD_BYTES, b"\0")
 
 
-def decode_health(payload: bytes, order: ByteOrder) -> Health:
+def decode_health(payload: bytes, order: ByteOrder) -> HealthReport:
     """Split a health payload.  Raises :class:`WireError` when it is too short."""
     layout = struct.Struct(_ORDER[order] + _HEALTH)
     if len(payload) < layout.size:
         raise WireError("health payload", offset=len(payload), expected=f"{layout.size} bytes")
     fields, unarmed, shutdown, restore, scrubbed, locked, encrypted, level, gauge, count = layout.unpack_from(payload)
-    return Health(
+    return HealthReport(
         bool(unarmed),
         bool(shutdown),
         bool(restore),
@@ -204,8 +190,8 @@ class Inject:
     def mask(self, before: int) -> int:
         """Return the injection mask after this request: switches that are not meant stay."""
         for field, is_on, bit in (
-            (InjectField.FATAL, self.fatal, HealthBit.FATAL),
-            (InjectField.BAD_SHUTDOWN, self.unsafe_shutdown, HealthBit.SHUTDOWN_DIRTY),
+            (InjectField.FATAL, self.fatal, Health.FATAL),
+            (InjectField.BAD_SHUTDOWN, self.unsafe_shutdown, Health.SHUTDOWN_DIRTY),
         ):
             if self.flags & field:
                 before = before | bit if is_on else before & ~bit

@@ -1,4 +1,4 @@
-"""Structures of ndctl's commands and of the statistics buffer, byte by byte."""
+"""Structures of ndctl's commands, byte by byte."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvnet.core.errors import LocalError, WireError
-from pvnet.scm import pdsm, stats
-from pvnet.scm.pdsm import ByteOrder, Health, HealthBit, HealthLevel, Inject
+from pvnet.scm import pdsm
+from pvnet.scm.calls import Health
+from pvnet.scm.pdsm import ByteOrder, HealthLevel, HealthReport, Inject
 
 BOOLS = st.booleans()
 
 
 def test_health_payload_of_an_armed_device() -> None:
     """Expected guest-side result for device A of the golden configuration."""
-    raw = Health.of(0, None, 0).encode("little")
+    raw = HealthReport.of(0, None, 0).encode("little")
     assert len(raw) == 184
     assert raw == b"\x02\0\0\0" + bytes(180)
 
 
 def test_health_payload_layout() -> None:
-    bitmap = HealthBit.UNHEALTHY | HealthBit.SHUTDOWN_DIRTY | HealthBit.EMPTY | HealthBit.CRITICAL
-    bitmap |= HealthBit.SCRUBBED_AND_LOCKED | HealthBit.ENCRYPTED
-    raw = Health.of(bitmap, 98, 7).encode("big")
+    bitmap = Health.UNHEALTHY | Health.SHUTDOWN_DIRTY | Health.EMPTY | Health.CRITICAL
+    bitmap |= Health.SCRUBBED_AND_LOCKED | Health.ENCRYPTED
+    raw = HealthReport.of(bitmap, 98, 7).encode("big")
     assert raw[:24].hex() == "00000003" + "010101010101" + "0002" + "0062" + "0000" + "0000000000000007"
 
 
@@ -48,7 +49,7 @@ def test_health_words(bitmap: int, level: HealthLevel, flags: str) -> None:
 
 @given(
     st.builds(
-        Health,
+        HealthReport,
         BOOLS,
         BOOLS,
         BOOLS,
@@ -61,19 +62,19 @@ def test_health_words(bitmap: int, level: HealthLevel, flags: str) -> None:
     ),
     st.sampled_from(["little", "big"]),
 )
-def test_health_round_trip(health: Health, order: ByteOrder) -> None:
+def test_health_round_trip(health: HealthReport, order: ByteOrder) -> None:
     assert pdsm.decode_health(health.encode(order), order) == health
 
 
 def test_gauge_keeps_16_bits() -> None:
-    assert pdsm.decode_health(Health(fuel_gauge=0x12345).encode("big"), "big").fuel_gauge == 0x2345
+    assert pdsm.decode_health(HealthReport(fuel_gauge=0x12345).encode("big"), "big").fuel_gauge == 0x2345
 
 
 def test_inject() -> None:
-    both = HealthBit.FATAL | HealthBit.SHUTDOWN_DIRTY
+    both = Health.FATAL | Health.SHUTDOWN_DIRTY
     assert Inject(3, True, True).mask(0) == both
-    assert Inject(1, False).mask(both) == HealthBit.SHUTDOWN_DIRTY
-    assert Inject(2, True, False).mask(both) == HealthBit.FATAL
+    assert Inject(1, False).mask(both) == Health.SHUTDOWN_DIRTY
+    assert Inject(2, True, False).mask(both) == Health.FATAL
     assert Inject(0xF4, True, True).mask(5) == 5
     assert Inject(0xFF).honoured == 3
     raw = Inject(3, True, False).encode("little")
@@ -98,33 +99,8 @@ def test_package_layout() -> None:
         lambda: pdsm.decode_package(bytes(71), "little"),
         lambda: pdsm.decode_health(bytes(23), "little"),
         lambda: pdsm.decode_inject(bytes(5), "little"),
-        lambda: stats.decode_stats(bytes(15)),
-        lambda: stats.decode_stats(bytes(16)),
-        lambda: stats.decode_stats(b"SCMSTATS" + bytes.fromhex("0000000200000000")),
-        lambda: stats.decode_stats(b"SCMSTATS" + bytes.fromhex("00000001ffffffff") + bytes(32)),
     ],
 )
 def test_short_or_wrong_bytes(decode) -> None:
     with pytest.raises(WireError):
         decode()
-
-
-def test_statistics_buffer() -> None:
-    """Requests and reply of the golden vectors P14 to P16."""
-    assert stats.stats_bytes(len(stats.STATISTICS)) == 0x110
-    assert stats.encode_request().hex() == "53434d53544154530000000100000000"
-    request = stats.encode_request([stats.FUEL_GAUGE])
-    assert request.hex() == "53434d535441545300000001000000014d656d4c696665200000000000000000"
-    reply = request[:-8] + (98).to_bytes(8, "big")
-    assert stats.decode_stats(reply + b"tail") == (stats.Statistic(b"MemLife ", 98),)
-    assert stats.encode_reply(stats.decode_stats(reply)) == reply
-    assert stats.Statistic(b"MemLife ", 0xAB).line == "MemLife  = 0x00000000000000AB\n"
-    with pytest.raises(LocalError):
-        stats.encode_request([b"short"])
-
-
-def test_entries_are_read_as_far_as_there_are_bytes() -> None:
-    reply = stats.encode_reply([stats.Statistic(id_, 1) for id_, _, _ in stats.STATISTICS])
-    assert len(stats.decode_entries(reply[:12] + b"\xff\xff\xff\xff" + reply[16:60])) == 2
-    assert stats.decode_entries(reply[:12] + b"\0\0\0\1" + reply[16:]) == (stats.Statistic(b"CtlResCt", 1),)
-    assert stats.decode_entries(b"") == ()

@@ -2,6 +2,8 @@
 #
 #   make demo              run the whole lab once
 #   make test              all tests            (ARGS=... goes to pytest)
+#   make test-pythons      the tests on every Python that is installed
+#   make cover             branch coverage of the pure packages, at least 95 %
 #   make lint              ruff, mypy, import rules, generated code up to date
 #   make test PYTHON=python3.13 VENV=.venv313   with another Python
 #
@@ -13,7 +15,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo test cover lint format bench proto clean
+.PHONY: help setup dev demo test test-pythons cover lint format bench proto clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -40,6 +42,16 @@ demo: $(VENV)/.ok
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# The tests on every Python from 3.11 on that this machine has, each in a virtual environment of its own.
+test-pythons:
+	@for minor in 11 12 13 14 15; do \
+	  for python in python3.$$minor $$HOME/.pyenv/versions/3.$$minor.*/bin/python3.$$minor; do \
+	    if $$python -c 'import venv, ensurepip' >/dev/null 2>&1; then \
+	      echo "== $$python"; $(MAKE) test PYTHON=$$python VENV=.venv3.$$minor ARGS="$(ARGS)" || exit 1; break; \
+	    fi; \
+	  done; \
+	done
 
 # Branch coverage of the packages that are pure functions of their input; the others are judged by what they do.
 cover: $(VENV)/.dev

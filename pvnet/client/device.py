@@ -7,13 +7,14 @@ the errno of the driver (raised as :class:`pvnet.core.errors.DeviceError`, which
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import struct
 from collections import deque
 from dataclasses import dataclass
 from typing import Final, Self
 
-from pvnet.core.errors import DeadlineError, DeviceError, LocalError, PvnetError
+from pvnet.core.errors import DeadlineError, DeviceError, LocalError, PeerDiedError, PvnetError
 from pvnet.pb.v1.device_pb2 import DeviceIo, DeviceReply
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.runtime.endpoint import Endpoint
@@ -69,8 +70,11 @@ class CharDevice:
     async def __aenter__(self) -> Self:
         return await self.open()
 
-    async def __aexit__(self, *exc: object) -> None:
-        await self.close()
+    async def __aexit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        if kind is None:
+            await self.close()
+        else:
+            self.drop()  # an error of closing must not hide the one that ended the block, nor a cancellation wait
 
     async def write(self, message: bytes) -> int:
         """Send one message; returns its length.
@@ -105,13 +109,23 @@ class CharDevice:
 
     async def close(self) -> None:
         """Close the file; ends the session.  Idempotent."""
-        if self._handle is None:
-            return
-        io = DeviceIo(operation=DeviceIo.CLOSE)
+        io = self._last_call()
+        if io is not None:
+            with contextlib.suppress(PeerDiedError):  # its files are closed
+                await self._call(io)
+
+    def drop(self) -> None:
+        """Close the file without waiting for it.  Idempotent; never raises."""
+        io = self._last_call()
+        if io is not None:
+            self.endpoint.call_back(self.partition, Envelope(device_io=io), self.timeout, lambda _: None)
+
+    def _last_call(self) -> DeviceIo | None:
+        """Give up our handle; return the call that closes it, if there is still anything to close."""
         handle, self._handle = self._handle, None
-        io.handle = handle
-        if self.endpoint.link.peer_incarnation(self.partition) == self._incarnation:
-            await self._call(io)
+        if handle is None or self.endpoint.link.peer_incarnation(self.partition) != self._incarnation:
+            return None
+        return DeviceIo(operation=DeviceIo.CLOSE, handle=handle)
 
     def _check(self, doing: str) -> int:
         """Return our handle if this open still exists at the partition."""

@@ -63,7 +63,7 @@ class VmcSession:
         try:
             await self.connect()
         except BaseException:
-            await self.device.close()
+            self.device.drop()  # without waiting: this may be a cancellation, which nothing may replace or delay
             raise
         self._reader = asyncio.get_running_loop().create_task(self._read(), name="vmc-reader")
         return self

@@ -125,7 +125,9 @@ class InProcessLab:
         if name in self._clients:
             await self._clients.pop(name).stop()
         else:
-            await self.nodes.pop(name).stop()  # nobody hears it: what is left of it in this process ends
+            node = self.nodes.pop(name)
+            await node.endpoint.stop()  # first, so that what is left of the node in this process waits for nobody
+            await node.stop()
 
     def _kind(self, name: str) -> tuple[str, NodeFactory]:
         if name == HYPERVISOR:

@@ -15,7 +15,7 @@ import ast
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any
 from pvnet.cli.main import VERBS
 from pvnet.papr import crq_link
 from pvnet.papr import errno as errno_module
-from pvnet.papr.hcall import HcallRc
+from pvnet.papr.hcall import HcallOpcode, HcallRc
 from pvnet.papr.signatures import SIGNATURES
 from pvnet.runtime.topology import Topology, json_schema
 from pvnet.vmc import hypervisor_tables as hv
@@ -153,9 +153,14 @@ def request_errno() -> str:
 
 
 def hcalls() -> str:
-    """List the hcalls with their arguments and documented return codes."""
+    """List the hcalls of virtual I/O with their arguments and documented return codes."""
+    return hcall_table(opcode for opcode in SIGNATURES if not opcode.name.startswith("H_SCM_"))
+
+
+def hcall_table(opcodes: Iterable[HcallOpcode]) -> str:
+    """List hcalls with their arguments and return codes."""
     rows = []
-    for signature in SIGNATURES.values():
+    for signature in map(SIGNATURES.__getitem__, opcodes):
         inputs = ", ".join(f"{a.name} ({a.unit})" for a in signature.inputs) or "none"
         outputs = ", ".join(f"{a.name} ({a.unit})" for a in signature.outputs) or "none"
         codes = ", ".join(HcallRc(rc).name.removeprefix("H_") for rc in signature.rcs)

@@ -5,16 +5,19 @@ documented return codes.  :func:`parse_arguments` turns what a user typed into r
 registers into one line.  The dispatcher does not use this table: what a hypervisor accepts is decided by its handlers.
 
 Doubts decided.  The "args" that carry several things in one register (H_VIO_SIGNAL mode, TCEs) stay one number: the
-bits are in the text.  LoPAR does not document H_REQUEST_VMC; its codes are those the Linux driver handles.
+bits are in the text.  LoPAR does not document H_REQUEST_VMC; its codes are those the Linux driver handles.  The SCM
+hcalls list what pvnet's profiles answer, not what the kernel's document lists without a case.  Arguments that a first
+call leaves alone (a continuation token, a target that the hypervisor chooses) have a default and may be left out.
 
-Spec: LoPAR ch. 17 (virtual I/O) and ch. 14 (LPAR option, TCE hcalls); Linux ``ibmvmc.c`` for H_REQUEST_VMC.
+Spec: LoPAR ch. 17 (virtual I/O) and ch. 14 (LPAR option, TCE hcalls); Linux ``ibmvmc.c`` for H_REQUEST_VMC; Linux
+``papr_hcalls.rst`` and ``papr_scm.c`` for H_SCM_*.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -39,18 +42,24 @@ class Unit(StrEnum):
     TCE = "TCE"
     MODE = "mode"
     DRC_INDEX = "DRC index"
+    ADDRESS = "logical real address"
+    BLOCKS = "blocks"
+    TOKEN = "continuation token"  # noqa: S105 - no password
+    VALUE = "number"
+    BITMAP = "bitmap, bit 0 is the most significant"
 
 
-_HEX: Final = frozenset(set(Unit) - {Unit.PAGES, Unit.MODE})
+_HEX: Final = frozenset(set(Unit) - {Unit.PAGES, Unit.MODE, Unit.BLOCKS})
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One register: its name, what its number counts, what it is for."""
+    """One register: its name, what its number counts, what it is for; ``default`` when it may be left out."""
 
     name: str
     unit: Unit
     meaning: str
+    default: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +79,18 @@ class Signature:
 
     @property
     def usage(self) -> str:
-        """One line for a user: name and arguments."""
-        return " ".join((self.name, *(argument.name.upper() for argument in self.inputs)))
+        """One line for a user: name and arguments, those that may be left out in brackets."""
+        names = (a.name.upper() if a.default is None else f"[{a.name.upper()}]" for a in self.inputs)
+        return " ".join((self.name, *names))
 
 
 _UNIT = Argument("unit", Unit.UNIT_ADDRESS, "the adapter")
 _LIOBN = Argument("liobn", Unit.LIOBN, "the window")
 _IOBA = Argument("ioba", Unit.IOBA, "first page's address in the window")
+_DRC = Argument("drc", Unit.DRC_INDEX, "connector of the device, low 32 bits")
+_TOKEN = Argument("token", Unit.TOKEN, "0 in the first call, then what r4 said", 0)
+_NEXT_TOKEN = Argument("token", Unit.TOKEN, "while busy: repeat the call with it")
+_UNBOUND = Argument("unbound", Unit.BLOCKS, "how many were unbound")
 _R = HcallRc
 
 
@@ -195,6 +209,122 @@ SIGNATURES: Final[Mapping[HcallOpcode, Signature]] = MappingProxyType(
                 (_LIOBN, _IOBA, Argument("tce", Unit.TCE, "one for all"), Argument("count", Unit.PAGES, "how many")),
                 (_R.H_PARAMETER, _R.H_PERMISSION, _R.H_RESOURCE, _R.H_HARDWARE),
             ),
+            _signature(
+                HcallOpcode.H_SCM_READ_METADATA,
+                "read 1, 2, 4 or 8 bytes of a device's metadata area, as one big-endian number",
+                (
+                    _DRC,
+                    Argument("offset", Unit.BYTES, "where in the area, any alignment"),
+                    Argument("length", Unit.BYTES, "1, 2, 4 or 8"),
+                ),
+                (_R.H_PARAMETER, _R.H_P2, _R.H_P3, _R.H_HARDWARE),
+                (Argument("data", Unit.VALUE, "the bytes, first one most significant"),),
+            ),
+            _signature(
+                HcallOpcode.H_SCM_WRITE_METADATA,
+                "write 1, 2, 4 or 8 bytes of a device's metadata area, as one big-endian number",
+                (
+                    _DRC,
+                    Argument("offset", Unit.BYTES, "where in the area, any alignment"),
+                    Argument("data", Unit.VALUE, "the bytes, first one most significant; no bits beyond length"),
+                    Argument("length", Unit.BYTES, "1, 2, 4 or 8"),
+                ),
+                (_R.H_PARAMETER, _R.H_P2, _R.H_P4, _R.H_HARDWARE),
+            ),
+            _signature(
+                HcallOpcode.H_SCM_BIND_MEM,
+                "map blocks of a device into the partition; repeat with the token while busy",
+                (
+                    _DRC,
+                    Argument("start", Unit.BLOCKS, "first block"),
+                    Argument("blocks", Unit.BLOCKS, "how many"),
+                    Argument("target", Unit.ADDRESS, "where; all ones: the hypervisor chooses", _U64_MAX),
+                    _TOKEN,
+                ),
+                (_R.H_BUSY, _R.H_PARAMETER, _R.H_P2, _R.H_P3, _R.H_P4, _R.H_P5, _R.H_OVERLAP),
+                (
+                    _NEXT_TOKEN,
+                    Argument("address", Unit.ADDRESS, "of the first block"),
+                    Argument("bound", Unit.BLOCKS, "bound so far"),
+                ),
+            ),
+            _signature(
+                HcallOpcode.H_SCM_UNBIND_MEM,
+                "unmap blocks of a device; repeat with the token while busy",
+                (
+                    _DRC,
+                    Argument("address", Unit.ADDRESS, "of the first block, on a block boundary"),
+                    Argument("blocks", Unit.BLOCKS, "how many"),
+                    _TOKEN,
+                ),
+                (_R.H_LONG_BUSY_ORDER_1_MSEC, _R.H_PARAMETER, _R.H_P2, _R.H_P3, _R.H_P4),
+                (_NEXT_TOKEN, _UNBOUND),
+            ),
+            _signature(
+                HcallOpcode.H_SCM_UNBIND_ALL,
+                "unmap all blocks of one device or of all; repeat with the token while busy",
+                (Argument("scope", Unit.MODE, "1 all devices, 2 this one"), replace(_DRC, default=0), _TOKEN),
+                (_R.H_LONG_BUSY_ORDER_1_MSEC, _R.H_PARAMETER, _R.H_P2, _R.H_P4),
+                (_NEXT_TOKEN, _UNBOUND),
+            ),
+            _signature(
+                HcallOpcode.H_SCM_QUERY_BLOCK_MEM_BINDING,
+                "ask where a block is mapped",
+                (_DRC, Argument("block", Unit.BLOCKS, "number of the block")),
+                (_R.H_PARAMETER, _R.H_P2, _R.H_NOT_FOUND, _R.H_FUNCTION),
+                (Argument("address", Unit.ADDRESS, "where it is"),),
+            ),
+            _signature(
+                HcallOpcode.H_SCM_QUERY_LOGICAL_MEM_BINDING,
+                "ask which block is mapped at an address",
+                (Argument("address", Unit.ADDRESS, "of any byte in the block"),),
+                (_R.H_NOT_FOUND, _R.H_FUNCTION),
+                (_DRC, Argument("block", Unit.BLOCKS, "number of the block")),
+            ),
+            _signature(
+                HcallOpcode.H_SCM_HEALTH,
+                "ask for a device's health",
+                (_DRC,),
+                (_R.H_PARAMETER, _R.H_HARDWARE),
+                (
+                    Argument("health", Unit.BITMAP, "what is the matter"),
+                    Argument("valid", Unit.BITMAP, "which bits mean something"),
+                ),
+            ),
+            _signature(
+                HcallOpcode.H_SCM_PERFORMANCE_STATS,
+                "fill a buffer with statistics; address and length 0 ask how long it has to be for all",
+                (
+                    _DRC,
+                    Argument("address", Unit.ADDRESS, "of the buffer, with the request in it", 0),
+                    Argument("length", Unit.BYTES, "of the buffer", 0),
+                ),
+                (
+                    _R.H_PARTIAL,
+                    _R.H_PARAMETER,
+                    _R.H_P2,
+                    _R.H_P3,
+                    _R.H_AUTHORITY,
+                    _R.H_UNSUPPORTED,
+                    _R.H_FUNCTION,
+                    _R.H_HARDWARE,
+                ),
+                (Argument("length", Unit.BYTES, "needed for all; with Partial: number of the first unknown entry"),),
+            ),
+            _signature(
+                HcallOpcode.H_SCM_FLUSH,
+                "make everything stored in a device durable; repeat with the token while busy",
+                (_DRC, _TOKEN),
+                (
+                    _R.H_BUSY,
+                    _R.H_LONG_BUSY_ORDER_10_MSEC,
+                    _R.H_PARAMETER,
+                    _R.H_P2,
+                    _R.H_UNSUPPORTED,
+                    _R.H_HARDWARE,
+                ),
+                (_NEXT_TOKEN,),
+            ),
         )
     )
 )
@@ -242,7 +372,7 @@ def _integer(text: str) -> int | None:
 
 
 def parse_arguments(signature: Signature, words: Sequence[str]) -> tuple[int, ...]:
-    """Registers from what a user typed: positional or ``name=value``, every argument exactly once.
+    """Registers from what a user typed: positional or ``name=value``, every argument once, unless it has a default.
 
     ``parse_arguments(H_REG_CRQ, ["unit=0x30000002", "0x1000", "4k"])`` gives ``(0x30000002, 0x1000, 4096)``.
     Positional values fill the arguments that have no value yet, in order.  Raises :class:`ConfigError` that names the
@@ -269,11 +399,26 @@ def parse_arguments(signature: Signature, words: Sequence[str]) -> tuple[int, ..
     for name, text in zip(missing, positional, strict=False):
         values[name] = parse_number(text, f"{signature.name} {name}")
     for argument in signature.inputs:
-        if argument.name not in values:
+        if argument.name in values:
+            continue
+        if argument.default is not None:
+            values[argument.name] = argument.default
+        else:
             raise ConfigError(
                 f"{signature.name}: argument {argument.name!r} is missing: {argument.meaning} ({argument.unit})"
             )
     return tuple(values[name] for name in names)
+
+
+def continued(opcode: int, args: Sequence[int], outs: Sequence[int]) -> tuple[int, ...]:
+    """Registers of the next try of a call that was busy: the same, with the token of r4 where the hcall takes one."""
+    signature = SIGNATURES.get(HcallOpcode(opcode))
+    at = next((n for n, a in enumerate(signature.inputs) if a.unit is Unit.TOKEN), None) if signature else None
+    if at is None or not outs:
+        return tuple(args)
+    padded = [*args, *(0 for _ in range(at + 1 - len(args)))]
+    padded[at] = outs[0]
+    return tuple(padded)
 
 
 def describe(opcode: int, args: Sequence[int]) -> str:

@@ -15,6 +15,7 @@ from pvnet.memory.dma import DmaMemory
 from pvnet.memory.segment import MemoryFault, Segment
 from pvnet.papr.hcall import HcallOpcode, HcallRc
 from pvnet.papr.retry import BusyRetry, wants_retry
+from pvnet.papr.signatures import continued
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.runtime.endpoint import Endpoint
 
@@ -108,6 +109,8 @@ class HcallClient:
     ) -> tuple[int, tuple[int, ...]]:
         """Issue an hcall and wait for it; with ``retry_busy`` repeat while it answers busy, as the codes ask.
 
+        An hcall that takes a continuation token is repeated with the one it answered.
+
         Returns (rc, outs).  Cancellable at any point.
 
         Raises:
@@ -125,6 +128,7 @@ class HcallClient:
             if wait is None:
                 raise DeadlineError(f"{HcallOpcode(opcode)} is still busy after {timeout:g} s ({HcallRc(rc)})")
             await asyncio.sleep(wait)
+            args = continued(opcode, args, outs)
 
 
 def _settle(future: asyncio.Future[tuple[int, tuple[int, ...]]], rc: int, outs: tuple[int, ...]) -> None:

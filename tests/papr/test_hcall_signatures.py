@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from pvnet.core.errors import ConfigError
 from pvnet.papr.hcall import HcallOpcode, HcallRc
-from pvnet.papr.signatures import SIGNATURES, describe, parse_arguments, parse_number, signature_of
+from pvnet.papr.signatures import SIGNATURES, continued, describe, parse_arguments, parse_number, signature_of
+from pvnet.scm.calls import OPCODES
 
 REG = SIGNATURES[HcallOpcode.H_REG_CRQ]
 REQUEST = SIGNATURES[HcallOpcode.H_REQUEST_VMC]
@@ -14,6 +15,9 @@ def test_the_table():
     assert {s.name: len(s.inputs) for s in SIGNATURES.values()} == {
         "H_REG_CRQ": 3, "H_FREE_CRQ": 1, "H_VIO_SIGNAL": 2, "H_SEND_CRQ": 3, "H_ENABLE_CRQ": 1, "H_COPY_RDMA": 5,
         "H_REQUEST_VMC": 0, "H_PUT_TCE": 3, "H_GET_TCE": 2, "H_PUT_TCE_INDIRECT": 4, "H_STUFF_TCE": 4,
+        "H_SCM_READ_METADATA": 3, "H_SCM_WRITE_METADATA": 4, "H_SCM_BIND_MEM": 5, "H_SCM_UNBIND_MEM": 4,
+        "H_SCM_UNBIND_ALL": 3, "H_SCM_QUERY_BLOCK_MEM_BINDING": 2, "H_SCM_QUERY_LOGICAL_MEM_BINDING": 1,
+        "H_SCM_HEALTH": 1, "H_SCM_PERFORMANCE_STATS": 3, "H_SCM_FLUSH": 2,
     }  # fmt: skip
     for opcode, signature in SIGNATURES.items():
         assert signature.opcode is opcode
@@ -104,7 +108,7 @@ def test_describe():
     assert describe(0x104, (0x2000, 1)) == "H_VIO_SIGNAL unit=0x2000 mode=1"
     assert describe(0x104, (0x2000, 1, 5)) == "H_VIO_SIGNAL unit=0x2000 mode=1 0x5"
     assert describe(0x100, ()) == "H_FREE_CRQ"
-    assert describe(0x3E4, (1, 2)) == "H_SCM_READ_METADATA 0x1 0x2"
+    assert describe(0x41C, (1, 2)) == "H_PKS_GET_CONFIG 0x1 0x2"
     assert describe(0x3E5, ()) == "HcallOpcode(0x3E5)"
 
 
@@ -113,3 +117,37 @@ def test_what_is_described_can_be_typed(signature, numbers):
     args = tuple(numbers[: len(signature.inputs)])
     name, *words = describe(signature.opcode, args).split()
     assert parse_arguments(signature_of(name), words) == args
+
+
+def test_arguments_with_a_default_may_be_left_out():
+    bind = SIGNATURES[HcallOpcode.H_SCM_BIND_MEM]
+    assert bind.usage == "H_SCM_BIND_MEM DRC START BLOCKS [TARGET] [TOKEN]"
+    assert parse_arguments(bind, ["0x90000000", "0", "4"]) == (0x90000000, 0, 4, (1 << 64) - 1, 0)
+    assert parse_arguments(bind, ["token=7", "0x90000000", "0", "4"]) == (0x90000000, 0, 4, (1 << 64) - 1, 7)
+    assert parse_arguments(bind, ["1", "2", "3", "4", "5"]) == (1, 2, 3, 4, 5)
+    with pytest.raises(ConfigError, match="argument 'blocks' is missing"):
+        parse_arguments(bind, ["0x90000000", "start=0"])
+
+
+def test_the_arguments_of_the_issue():
+    read = signature_of("H_SCM_READ_METADATA")
+    assert parse_arguments(read, ["drc=0x90000000", "offset=0", "length=8"]) == (0x90000000, 0, 8)
+    assert describe(read.opcode, (0x90000000, 0, 8)) == "H_SCM_READ_METADATA drc=0x90000000 offset=0x0 length=0x8"
+
+
+@pytest.mark.parametrize("struct", OPCODES)
+def test_scm_structs_and_signatures_name_the_same_registers(struct):
+    signature = SIGNATURES[OPCODES[struct]]
+    assert struct._fields == tuple(argument.name for argument in signature.inputs)
+    given = {argument.name: argument.default for argument in signature.inputs if argument.default is not None}
+    assert struct._field_defaults.items() <= given.items()
+
+
+def test_a_busy_call_is_repeated_with_the_token():
+    flush, bind = HcallOpcode.H_SCM_FLUSH, HcallOpcode.H_SCM_BIND_MEM
+    assert continued(flush, (1, 0), (77,)) == (1, 77)
+    assert continued(flush, (1,), (77, 5)) == (1, 77)
+    assert continued(flush, (1, 3), ()) == (1, 3)
+    assert continued(bind, (1, 2, 3, 4, 5, 6), (77, 8, 9)) == (1, 2, 3, 4, 77, 6)
+    assert continued(HcallOpcode.H_FREE_CRQ, (1,), (77,)) == (1,)
+    assert continued(0x9999, (1,), (77,)) == (1,)

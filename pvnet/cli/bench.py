@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pvnet.cli.run import run, say
 from pvnet.core.errors import ConfigError
 
-SCENARIOS = ("vmc",)
+if TYPE_CHECKING:
+    from pvnet.bench.report import Result
+
+SCENARIOS = {"vmc": ("echo-64", "echo-4096"), "hcall": ("mqtt-rtt", "mqtt-pipelined")}
+"""Every scenario with its cases, in the order in which they are measured."""
 
 
 def bench(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Scenarios; default: all (vmc).")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME...", help="Scenarios (vmc, hcall) or cases (hcall/mqtt-rtt); default: all."),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the report there.")
     ] = None,
@@ -26,12 +33,8 @@ def bench(
 ) -> None:
     """Measure, in several rounds, next to peers in the same run; prints medians and ratios."""
     from pvnet.bench.report import machine
-    from pvnet.bench.vmc import bench_vmc
 
-    for name in names or SCENARIOS:
-        if name.partition("/")[0] not in SCENARIOS:
-            raise ConfigError(f"benchmark {name!r}: expected one of {', '.join(SCENARIOS)}")
-    results = run(bench_vmc(quick=quick, broker=broker, tell=say))
+    results = run(_measure(chosen_cases(names or []), quick=quick, broker=broker))
     if json_file is not None:
         report = {"machine": machine(), "results": [result.shown() for result in results]}
         try:
@@ -40,3 +43,31 @@ def bench(
             raise ConfigError(f"--json {json_file}: {error.strerror}") from None
     if any(result.lost for result in results):
         raise typer.Exit(1)
+
+
+def chosen_cases(names: list[str]) -> dict[str, set[str]]:
+    """Return the cases that are meant, by scenario; all when none is named.
+
+    :raises ConfigError: there is no such scenario or case.
+    """
+    chosen: dict[str, set[str]] = {}
+    for name in names or SCENARIOS:
+        scenario, slash, case = name.partition("/")
+        if scenario not in SCENARIOS:
+            raise ConfigError(f"benchmark {name!r}: expected one of {', '.join(SCENARIOS)}")
+        cases = SCENARIOS[scenario]
+        if slash and case not in cases:
+            raise ConfigError(f"benchmark {name!r}: expected one of {', '.join(f'{scenario}/{c}' for c in cases)}")
+        chosen.setdefault(scenario, set()).update([case] if slash else cases)
+    return chosen
+
+
+async def _measure(chosen: dict[str, set[str]], *, quick: bool, broker: str) -> list[Result]:
+    from pvnet.bench.hcall import bench_hcall
+    from pvnet.bench.vmc import bench_vmc
+
+    results: list[Result] = []
+    for scenario, function in (("vmc", bench_vmc), ("hcall", bench_hcall)):
+        if scenario in chosen:
+            results += await function(quick=quick, broker=broker, cases=chosen[scenario], tell=say)
+    return results

@@ -82,7 +82,7 @@ class CharDevice:
         Raises:
             DeviceError: EBUSY (opening, or no free buffer: retry), EIO (no session, too long).
         """
-        reply = await self._io("write", DeviceIo(operation=DeviceIo.WRITE, data=message))
+        reply = await self.transfer("write", DeviceIo(operation=DeviceIo.WRITE, data=message))
         return int(reply.result)
 
     async def read(self, count: int = 4096, *, nonblock: bool = False, timeout: float | None = None) -> bytes:
@@ -105,7 +105,7 @@ class CharDevice:
 
     async def poll(self) -> int:
         """Return the events that are ready now (POLLIN when a message waits; 0 without a session)."""
-        return int((await self._io("poll", DeviceIo(operation=DeviceIo.POLL, nonblock=True))).result)
+        return int((await self.transfer("poll", DeviceIo(operation=DeviceIo.POLL, nonblock=True))).result)
 
     async def close(self) -> None:
         """Close the file; ends the session.  Idempotent."""
@@ -135,7 +135,8 @@ class CharDevice:
             raise DeviceError(errno.ENODEV, f"{doing}: {self.partition} has restarted")
         return self._handle
 
-    async def _io(self, doing: str, io: DeviceIo) -> DeviceReply:
+    async def transfer(self, doing: str, io: DeviceIo) -> DeviceReply:
+        """Make one call on the open file; DeviceError when its result is negative."""
         io.handle = self._check(doing)
         reply = await self._call(io)
         if reply.result < 0:
@@ -266,4 +267,4 @@ class VmcDevice(CharDevice):
 
     async def _ioctl(self, name: str, command: int, data: bytes) -> bytes:
         io = DeviceIo(operation=DeviceIo.IOCTL, command=command, data=data)
-        return (await self._io(name, io)).data
+        return (await self.transfer(name, io)).data

@@ -64,7 +64,13 @@ class LabProcesses:
         await self.supervisor.stop()
 
     def _launch(self, spec: NodeSpec, broker: BrokerUrl) -> Launch:
-        config = NodeConfig(node=spec.name, broker=broker.text(), topology=self.topology, log_json=self._log_json)
+        config = NodeConfig(
+            node=spec.name,
+            broker=broker.text(),
+            topology=self.topology,
+            directory=str(self.supervisor.directory.path),
+            log_json=self._log_json,
+        )
         stdin = config.model_dump_json(by_alias=True).encode()
         return Launch((f"pvnet_services.{spec.role}", "--config", "-"), stdin=stdin)
 

@@ -36,6 +36,8 @@ class NodeConfig(BaseModel):
     broker: str
     """Address of the broker, with user and password."""
     topology: Topology
+    directory: str = ""
+    """Directory of the lab, for what lives as long as it (storage without a backing of its own)."""
     log_json: bool = False
 
 

@@ -42,6 +42,9 @@ _UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _PAGE: Final = 4096
 _MEMORY_MIN: Final = 1 << 20
 _MEMORY_MAX: Final = 64 << 30
+_DEVICE_MAX: Final = 1 << 40
+SCM_DRC_BASE: Final = 0x90000000
+"""DRC index of a partition's first SCM device, as QEMU numbers them."""
 
 
 def parse_size(value: object) -> object:
@@ -57,6 +60,12 @@ def parse_size(value: object) -> object:
 def _memory(value: int) -> int:
     if not _MEMORY_MIN <= value <= _MEMORY_MAX or value % _PAGE:
         raise ValueError("1MiB to 64GiB, a multiple of 4096 bytes")
+    return value
+
+
+def _device_size(value: int) -> int:
+    if not _PAGE <= value <= _DEVICE_MAX or value % _PAGE:
+        raise ValueError("4KiB to 1TiB, a multiple of 4096 bytes")
     return value
 
 
@@ -92,6 +101,12 @@ Size = Annotated[
     int,
     BeforeValidator(parse_size),
     AfterValidator(_memory),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": _SIZE.pattern}, {"type": "integer"}]}),
+]
+BigSize = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    AfterValidator(_device_size),
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": _SIZE.pattern}, {"type": "integer"}]}),
 ]
 Unit = Annotated[
@@ -204,6 +219,37 @@ class PartitionVmc(Strict):
     """Status numbers and conduct of the driver: see the dialects in the VMC document."""
 
 
+class ScmConfig(Strict):
+    """A storage-class-memory device of a partition, kept in files."""
+
+    type: Literal["nvdimm", "spapr-nvdimm"] = "spapr-nvdimm"
+    """``spapr-nvdimm`` has to be flushed by H_SCM_FLUSH; ``nvdimm`` is durable by itself."""
+    size: BigSize = Field(default=256 << 20, validate_default=True)
+    """A multiple of ``block_size``; the file behind it is sparse."""
+    block_size: BigSize = Field(default=256 << 20, validate_default=True)
+    """Unit of bind and unbind, a power of two; QEMU's is 256MiB."""
+    label_size: BigSize = Field(default=128 << 10, validate_default=True)
+    """Size of the metadata (label) area."""
+    drc: Unit | None = None
+    """DRC index; without one 0x90000000, 0x90000001 ... in the order of the file."""
+    profile: Literal["qemu", "phyp"] = "qemu"
+    """``qemu`` answers exactly as QEMU does; ``phyp`` keeps bindings, works in steps and has statistics."""
+    backing: str | None = None
+    """File of the blocks (the labels beside it, with ``.labels`` added); without one they live as long as the lab."""
+    unarmed: bool = False
+    """Whether its health says that it cannot save its contents at a power loss."""
+    readonly: bool = False
+    """Whether writing its metadata fails."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.block_size & (self.block_size - 1):
+            raise ValueError("a block_size that is a power of two")
+        if self.size % self.block_size:
+            raise ValueError(f"a size that is a multiple of block_size ({self.block_size} bytes)")
+        return self
+
+
 class PartitionConfig(Strict):
     """One logical partition: a process with its own memory."""
 
@@ -221,6 +267,8 @@ class PartitionConfig(Strict):
     """Whether it is powered on with the lab."""
     restart: Restart = Restart()
     """What happens when its process ends by itself."""
+    scm: list[ScmConfig] = Field(default_factory=list)
+    """Storage-class-memory devices: ``[[partition.scm]]``, once per device."""
 
 
 class CrqPair(Strict):
@@ -278,8 +326,14 @@ class Topology(Strict):
         self._check_profile()
         self._check_management()
         self._check_crqs()
+        self._check_scm()
         self._numbers.update(self._assign_numbers())
         return self
+
+    def scm_drc(self, partition: PartitionConfig, number: int) -> int:
+        """Return the DRC index of a partition's SCM device, given or assigned."""
+        given = partition.scm[number].drc
+        return SCM_DRC_BASE + number if given is None else given
 
     def partition(self, name: str) -> PartitionConfig:
         """Return the partition of that name, or raise :class:`ConfigError` naming those that exist."""
@@ -331,6 +385,12 @@ class Topology(Strict):
                 raise ValueError(f"management = true for {partition.name!r}, which has a VMC adapter")
         if self.manager is not None and not management:
             raise ValueError("a partition with management = true, because there is a [manager]")
+
+    def _check_scm(self) -> None:
+        for partition in self.partitions:
+            drcs = [self.scm_drc(partition, number) for number in range(len(partition.scm))]
+            if len(set(drcs)) != len(drcs):
+                raise ValueError(f"a DRC index of its own for each SCM device of {partition.name!r}")
 
     def _check_crqs(self) -> None:
         used: set[tuple[str, int]] = set()

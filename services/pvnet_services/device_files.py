@@ -6,8 +6,11 @@ partition's (one table for all devices); each driver counts its own underneath.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from pvnet.papr import device_io as io
 from pvnet.papr.errno import EBADF, EINVAL, ENOENT
@@ -20,8 +23,16 @@ VMC_PATH = "/dev/ibmvmc"
 CRQ_PATH = "/dev/crq"
 """Raw CRQ devices: ``/dev/crq0``, ``/dev/crq1`` ... in the order of the topology."""
 
-AdapterDriver = Driver[io.AdapterInput, io.AdapterOutput]
+AdapterDriver = Driver[io.AdapterInput, Any]
 Owner = tuple[str, int]
+BlockDone = Callable[[int, bytes], None]
+
+
+class BlockDevice(Protocol):
+    """A device with positions: calls name an offset."""
+
+    def block_call(self, call: DeviceIo, done: BlockDone) -> None:
+        """Read or write; ``done(result, data)`` answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +50,18 @@ class _Call:
 
 
 class DeviceFiles:
-    """The open files of one partition; ``devices`` maps a path to the driver behind it."""
+    """The open files of one partition; ``devices`` maps a path to the driver, ``blocks`` to the storage behind it."""
 
-    def __init__(self, endpoint: Endpoint, devices: Mapping[str, AdapterDriver]) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        devices: Mapping[str, AdapterDriver],
+        blocks: Mapping[str, BlockDevice] = MappingProxyType({}),
+    ) -> None:
         self._endpoint = endpoint
         self._devices = devices
+        self._blocks = blocks
+        self._block_files: dict[int, tuple[BlockDevice, Owner]] = {}
         self._files: dict[int, _File] = {}
         self._calls: dict[int, _Call] = {}
         self._numbers: dict[tuple[Owner, int], int] = {}
@@ -53,7 +71,7 @@ class DeviceFiles:
     @property
     def open_count(self) -> int:
         """How many files are open."""
-        return len(self._files)
+        return len(self._files) + len(self._block_files)
 
     @property
     def calls_under_way(self) -> int:
@@ -68,6 +86,9 @@ class DeviceFiles:
             number = self._numbers.get((owner, call.interrupts))
             if number is not None:
                 self._calls[number].driver.feed(io.DeviceInterrupt(number))
+            return
+        if call.path in self._blocks or call.handle in self._block_files:
+            self._block_request(envelope, call, owner)
             return
         if call.operation == DeviceIo.OPEN:
             driver = self._devices.get(call.path)
@@ -89,6 +110,21 @@ class DeviceFiles:
         self._calls[self._last_request] = _Call(envelope, driver)
         self._numbers[owner, envelope.correlation] = self._last_request
         driver.feed(event)
+
+    def _block_request(self, envelope: Envelope, call: DeviceIo, owner: Owner) -> None:
+        if call.operation == DeviceIo.OPEN:
+            self._last_handle += 1
+            self._block_files[self._last_handle] = (self._blocks[call.path], owner)
+            self._answer(envelope, self._last_handle)
+            return
+        block, owned_by = self._block_files.get(call.handle, (None, None))
+        if block is None or owned_by != owner:
+            self._answer(envelope, -EBADF)
+        elif call.operation == DeviceIo.CLOSE:
+            del self._block_files[call.handle]
+            self._answer(envelope, 0)
+        else:
+            block.block_call(call, partial(self._answer, envelope))
 
     def done(self, driver: AdapterDriver, request: int, result: int, data: bytes) -> None:
         """Answer the call that a driver has finished."""
@@ -112,6 +148,9 @@ class DeviceFiles:
 
     def owner_died(self, node: str) -> None:
         """Close every file of a process that has died."""
+        for handle, (_, owner) in list(self._block_files.items()):
+            if owner[0] == node:
+                del self._block_files[handle]
         for handle, file in list(self._files.items()):
             if file.owner[0] == node:
                 del self._files[handle]

@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from typing import assert_never
 
-from pvnet.core.errors import LocalError, PvnetError
+from pvnet.core.errors import PvnetError
 from pvnet.core.machine import Note
 from pvnet.papr import platform_io as io
 from pvnet.papr.errno import EIO
@@ -30,6 +30,7 @@ from pvnet.transport.link import PeerDown, PeerUp
 from pvnet.vmc import hypervisor_io as vmc
 from pvnet.vmc.hypervisor import VmcHypervisor
 from pvnet_services.payloads import PayloadServer
+from pvnet_services.scm_host import ScmHost
 from pvnet_services.status import hypervisor_vmc
 
 _MEMORY_TIMEOUT_S = 10.0
@@ -69,8 +70,11 @@ class HypervisorNode:
         self.endpoint = endpoint
         self.layouts = {p.name: partition_layout(topology, p.name) for p in topology.partitions}
         pane_bytes = offer.max_hmcs * offer.pool_size * -(-offer.max_mtu // PAGE) * PAGE  # each buffer in whole pages
-        self.platform = Platform(platform_config(topology, list(self.layouts.values()), pane_bytes))
+        self.scm = ScmHost(endpoint, topology, config.directory)
+        layouts = list(self.layouts.values())
+        self.platform = Platform(platform_config(topology, layouts, pane_bytes), [self.scm.machine])
         self._machine = Driver[io.PlatformInput, io.PlatformOutput](self.platform, self._carry_out)
+        self.scm.attach(self._machine.feed)
         self._calls: dict[int, Envelope] = {}
         self._tag = 0
         self._known_incarnation: dict[str, int] = {}
@@ -84,6 +88,8 @@ class HypervisorNode:
         endpoint.on("hcall", self._hcall)
         endpoint.on("crq_progress", self._crq_progress)
         endpoint.on("management", self._management)
+        endpoint.on("memory_read", self.scm.memory_read)
+        endpoint.on("memory_write", self.scm.memory_write)
         endpoint.on_peer_up.append(self._peer_up)
         endpoint.on_peer_down.append(self._peer_down)
 
@@ -102,6 +108,7 @@ class HypervisorNode:
         for adapter in self.adapters.values():
             adapter.driver.close()
         await self.endpoint.stop()
+        await self.scm.close()
 
     # --- partitions ------------------------------------------------------------------------------------------------
 
@@ -172,7 +179,7 @@ class HypervisorNode:
                 envelope.irq.unit = unit
                 self.endpoint.post(partition, envelope)
             case ExtensionOutput():
-                raise LocalError(f"{output!r}: this hypervisor has no extension")
+                self.scm.carry_out(output)
             case Note():
                 self.endpoint.note(output)
             case _:
@@ -209,7 +216,12 @@ class HypervisorNode:
     # --- management ------------------------------------------------------------------------------------------------
 
     def _management(self, envelope: Envelope) -> None:
-        if envelope.management.WhichOneof("command") != "show_status":
+        kind = envelope.management.WhichOneof("command")
+        if kind == "scm_inject":
+            answer = self.scm.inject(envelope.management.scm_inject)
+            self.endpoint.reply(envelope, Envelope(management_reply=answer))
+            return
+        if kind != "show_status":
             self.endpoint.refuse(envelope, "the hypervisor takes management commands only over the VMC")
             return
         status = {
@@ -220,6 +232,7 @@ class HypervisorNode:
             "calls_under_way": self.endpoint.pending_calls,
             "tasks": self.endpoint.tasks,
             "platform": dict(self.platform.counters),
+            "scm": self.scm.status(),
             "vmc": {f"{p}:{unit:#x}": adapter.status() for (p, unit), adapter in self.adapters.items()},
             "endpoint": dict(self.endpoint.counters),
             "link": dict(self.endpoint.link.counters),

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
+from pvnet.client.scm_layout import guest_config
 from pvnet.core.errors import PvnetError, UnreachableError
 from pvnet.core.machine import Note
 from pvnet.memory.dma import DmaMemory
@@ -40,7 +41,8 @@ from pvnet.vmc import interface as vmc
 from pvnet.vmc.context import VmcState
 from pvnet.vmc.dialect import DIALECTS
 from pvnet.vmc.partition import VmcPartition
-from pvnet_services.device_files import CRQ_PATH, VMC_PATH, DeviceFiles
+from pvnet_services.device_files import CRQ_PATH, VMC_PATH, AdapterDriver, DeviceFiles
+from pvnet_services.scm_node import NMEM_PATH, PMEM_PATH, ScmAdapter
 from pvnet_services.status import partition_vmc
 
 _TCES_PER_CALL = 512
@@ -145,7 +147,19 @@ class PartitionNode:
         for adapter in devices.values():
             self.adapters[adapter.layout.unit] = adapter
             windows[adapter.layout.liobn] = adapter.memory
-        self.files = DeviceFiles(endpoint, {path: adapter.driver for path, adapter in devices.items()})
+        partition = topology.partition(config.node)
+        self.scm = [
+            ScmAdapter(endpoint, self.hcalls, self.memory, guest_config(topology, partition, number), self._device_done)
+            for number in range(len(partition.scm))
+        ]
+        drivers: dict[str, AdapterDriver] = {path: adapter.driver for path, adapter in devices.items()}
+        drivers |= {f"{NMEM_PATH}{number}": device.driver for number, device in enumerate(self.scm)}
+        blocks = {f"{PMEM_PATH}{number}": device for number, device in enumerate(self.scm)}
+        self.files = DeviceFiles(endpoint, drivers, blocks)
+        self.drivers: list[AdapterDriver] = [
+            *(adapter.driver for adapter in self.adapters.values()),
+            *(d.driver for d in self.scm),
+        ]
         self._hypervisor = 0
         """Incarnation of the hypervisor that we are attached to, or attaching to; 0: none."""
         self._attachments = 0
@@ -167,6 +181,9 @@ class PartitionNode:
         await endpoint.wait_peer(HYPERVISOR, timeout=self.timeout)
         if self.adapter is not None:
             await self._vmc_up(self.adapter)
+        async with asyncio.timeout(self.timeout):
+            for device in self.scm:
+                await device.rested.wait()
         endpoint.ready("management partition" if self.adapter is not None else "partition")
 
     async def _vmc_up(self, adapter: MappedAdapter) -> None:
@@ -182,9 +199,9 @@ class PartitionNode:
 
     async def stop(self) -> None:
         """Deregister the adapters as a driver that is unloaded does, then leave."""
-        for adapter in self.adapters.values():
-            adapter.driver.feed(io.Remove())
-            adapter.driver.close()
+        for driver in self.drivers:
+            driver.feed(io.Remove())
+            driver.close()
         await self.endpoint.stop()
 
     # --- the platform comes and goes ---------------------------------------------------------------------------------
@@ -200,14 +217,14 @@ class PartitionNode:
         if event.node == HYPERVISOR and event.phase >= READY and event.incarnation != self._hypervisor:
             self._hypervisor = event.incarnation
             self._attachments += 1
-            if self.adapters:
+            if self.drivers:
                 self.endpoint.spawn(self._attach(self._attachments), "attach")
 
     async def _attach(self, number: int) -> None:
         """Map the windows and probe; gives up when the hypervisor dies meanwhile: the next one is attached to."""
         if number > 1:
-            for adapter in self.adapters.values():
-                adapter.driver.feed(io.Remove())
+            for driver in self.drivers:
+                driver.feed(io.Remove())
         try:
             for adapter in self.adapters.values():
                 await adapter.map()
@@ -218,8 +235,8 @@ class PartitionNode:
                 self._vmc_ready.set()
             return
         if self._hypervisor and self._attachments == number:
-            for adapter in self.adapters.values():
-                adapter.driver.feed(io.Probe())
+            for driver in self.drivers:
+                driver.feed(io.Probe())
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
@@ -288,6 +305,9 @@ class PartitionNode:
         else:
             self.endpoint.reply(envelope, Envelope(management_reply=ManagementReply(rc=rc, outs=outs)))
 
+    def _device_done(self, driver: AdapterDriver, request: int, result: int, data: bytes) -> None:
+        self.files.done(driver, request, result, data)
+
     def note(self, unit: int, note: Note) -> None:
         """Count and log what an adapter's machine noticed."""
         self.endpoint.note(note, unit=f"{unit:#x}")
@@ -304,6 +324,7 @@ class PartitionNode:
             "endpoint": dict(self.endpoint.counters),
             "link": dict(self.endpoint.link.counters),
         }
+        status["scm"] = [device.status() for device in self.scm]
         for adapter in self.adapters.values():
             machine = adapter.machine
             if isinstance(machine, VmcPartition):

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18pvnet/pb/v1/device.proto\x12\x08pvnet.v1\"\xa3\x02\n\x08\x44\x65viceIo\x12/\n\toperation\x18\x01 \x01(\x0e\x32\x1c.pvnet.v1.DeviceIo.Operation\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06handle\x18\x03 \x01(\r\x12\x0f\n\x07\x63ommand\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12\r\n\x05\x63ount\x18\x06 \x01(\r\x12\x10\n\x08nonblock\x18\x07 \x01(\x08\x12\x12\n\ninterrupts\x18\x08 \x01(\x04\"t\n\tOperation\x12\x19\n\x15OPERATION_UNSPECIFIED\x10\x00\x12\x08\n\x04OPEN\x10\x01\x12\t\n\x05IOCTL\x10\x02\x12\x08\n\x04READ\x10\x03\x12\t\n\x05WRITE\x10\x04\x12\x08\n\x04POLL\x10\x05\x12\t\n\x05\x43LOSE\x10\x06\x12\r\n\tINTERRUPT\x10\x07\"+\n\x0b\x44\x65viceReply\x12\x0e\n\x06result\x18\x01 \x01(\x11\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18pvnet/pb/v1/device.proto\x12\x08pvnet.v1\"\xb3\x02\n\x08\x44\x65viceIo\x12/\n\toperation\x18\x01 \x01(\x0e\x32\x1c.pvnet.v1.DeviceIo.Operation\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06handle\x18\x03 \x01(\r\x12\x0f\n\x07\x63ommand\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12\r\n\x05\x63ount\x18\x06 \x01(\r\x12\x10\n\x08nonblock\x18\x07 \x01(\x08\x12\x12\n\ninterrupts\x18\x08 \x01(\x04\x12\x0e\n\x06offset\x18\t \x01(\x04\"t\n\tOperation\x12\x19\n\x15OPERATION_UNSPECIFIED\x10\x00\x12\x08\n\x04OPEN\x10\x01\x12\t\n\x05IOCTL\x10\x02\x12\x08\n\x04READ\x10\x03\x12\t\n\x05WRITE\x10\x04\x12\x08\n\x04POLL\x10\x05\x12\t\n\x05\x43LOSE\x10\x06\x12\r\n\tINTERRUPT\x10\x07\"+\n\x0b\x44\x65viceReply\x12\x0e\n\x06result\x18\x01 \x01(\x11\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pvnet.pb.v1.device_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DEVICEIO']._serialized_start=39
-  _globals['_DEVICEIO']._serialized_end=330
-  _globals['_DEVICEIO_OPERATION']._serialized_start=214
-  _globals['_DEVICEIO_OPERATION']._serialized_end=330
-  _globals['_DEVICEREPLY']._serialized_start=332
-  _globals['_DEVICEREPLY']._serialized_end=375
+  _globals['_DEVICEIO']._serialized_end=346
+  _globals['_DEVICEIO_OPERATION']._serialized_start=230
+  _globals['_DEVICEIO_OPERATION']._serialized_end=346
+  _globals['_DEVICEREPLY']._serialized_start=348
+  _globals['_DEVICEREPLY']._serialized_end=391
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DeviceIo(_message.Message):
-    __slots__ = ("operation", "path", "handle", "command", "data", "count", "nonblock", "interrupts")
+    __slots__ = ("operation", "path", "handle", "command", "data", "count", "nonblock", "interrupts", "offset")
     class Operation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         OPERATION_UNSPECIFIED: _ClassVar[DeviceIo.Operation]
@@ -33,6 +33,7 @@ class DeviceIo(_message.Message):
     COUNT_FIELD_NUMBER: _ClassVar[int]
     NONBLOCK_FIELD_NUMBER: _ClassVar[int]
     INTERRUPTS_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
     operation: DeviceIo.Operation
     path: str
     handle: int
@@ -41,7 +42,8 @@ class DeviceIo(_message.Message):
     count: int
     nonblock: bool
     interrupts: int
-    def __init__(self, operation: _Optional[_Union[DeviceIo.Operation, str]] = ..., path: _Optional[str] = ..., handle: _Optional[int] = ..., command: _Optional[int] = ..., data: _Optional[bytes] = ..., count: _Optional[int] = ..., nonblock: bool = ..., interrupts: _Optional[int] = ...) -> None: ...
+    offset: int
+    def __init__(self, operation: _Optional[_Union[DeviceIo.Operation, str]] = ..., path: _Optional[str] = ..., handle: _Optional[int] = ..., command: _Optional[int] = ..., data: _Optional[bytes] = ..., count: _Optional[int] = ..., nonblock: bool = ..., interrupts: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class DeviceReply(_message.Message):
     __slots__ = ("result", "data")

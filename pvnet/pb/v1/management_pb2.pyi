@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Management(_message.Message):
-    __slots__ = ("token", "list_partitions", "show_partition", "power_on", "power_off", "issue_hcall", "show_status", "shut_down")
+    __slots__ = ("token", "list_partitions", "show_partition", "power_on", "power_off", "issue_hcall", "show_status", "shut_down", "scm_inject")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LIST_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     SHOW_PARTITION_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +17,7 @@ class Management(_message.Message):
     ISSUE_HCALL_FIELD_NUMBER: _ClassVar[int]
     SHOW_STATUS_FIELD_NUMBER: _ClassVar[int]
     SHUT_DOWN_FIELD_NUMBER: _ClassVar[int]
+    SCM_INJECT_FIELD_NUMBER: _ClassVar[int]
     token: int
     list_partitions: ListPartitions
     show_partition: ShowPartition
@@ -25,7 +26,8 @@ class Management(_message.Message):
     issue_hcall: IssueHcall
     show_status: ShowStatus
     shut_down: ShutDown
-    def __init__(self, token: _Optional[int] = ..., list_partitions: _Optional[_Union[ListPartitions, _Mapping]] = ..., show_partition: _Optional[_Union[ShowPartition, _Mapping]] = ..., power_on: _Optional[_Union[PowerOn, _Mapping]] = ..., power_off: _Optional[_Union[PowerOff, _Mapping]] = ..., issue_hcall: _Optional[_Union[IssueHcall, _Mapping]] = ..., show_status: _Optional[_Union[ShowStatus, _Mapping]] = ..., shut_down: _Optional[_Union[ShutDown, _Mapping]] = ...) -> None: ...
+    scm_inject: ScmInject
+    def __init__(self, token: _Optional[int] = ..., list_partitions: _Optional[_Union[ListPartitions, _Mapping]] = ..., show_partition: _Optional[_Union[ShowPartition, _Mapping]] = ..., power_on: _Optional[_Union[PowerOn, _Mapping]] = ..., power_off: _Optional[_Union[PowerOff, _Mapping]] = ..., issue_hcall: _Optional[_Union[IssueHcall, _Mapping]] = ..., show_status: _Optional[_Union[ShowStatus, _Mapping]] = ..., shut_down: _Optional[_Union[ShutDown, _Mapping]] = ..., scm_inject: _Optional[_Union[ScmInject, _Mapping]] = ...) -> None: ...
 
 class ListPartitions(_message.Message):
     __slots__ = ("first",)
@@ -68,6 +70,44 @@ class ShowStatus(_message.Message):
 class ShutDown(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ScmInject(_message.Message):
+    __slots__ = ("partition", "drc", "kind", "health_bits", "health_valid", "opcode", "rc", "error", "count")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[ScmInject.Kind]
+        HEALTH: _ClassVar[ScmInject.Kind]
+        HEALTH_OWN: _ClassVar[ScmInject.Kind]
+        RETURN_CODE: _ClassVar[ScmInject.Kind]
+        STORAGE_READ: _ClassVar[ScmInject.Kind]
+        STORAGE_WRITE: _ClassVar[ScmInject.Kind]
+        STORAGE_FLUSH: _ClassVar[ScmInject.Kind]
+    KIND_UNSPECIFIED: ScmInject.Kind
+    HEALTH: ScmInject.Kind
+    HEALTH_OWN: ScmInject.Kind
+    RETURN_CODE: ScmInject.Kind
+    STORAGE_READ: ScmInject.Kind
+    STORAGE_WRITE: ScmInject.Kind
+    STORAGE_FLUSH: ScmInject.Kind
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    DRC_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_BITS_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_VALID_FIELD_NUMBER: _ClassVar[int]
+    OPCODE_FIELD_NUMBER: _ClassVar[int]
+    RC_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    partition: str
+    drc: int
+    kind: ScmInject.Kind
+    health_bits: int
+    health_valid: int
+    opcode: int
+    rc: int
+    error: int
+    count: int
+    def __init__(self, partition: _Optional[str] = ..., drc: _Optional[int] = ..., kind: _Optional[_Union[ScmInject.Kind, str]] = ..., health_bits: _Optional[int] = ..., health_valid: _Optional[int] = ..., opcode: _Optional[int] = ..., rc: _Optional[int] = ..., error: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class ManagementReply(_message.Message):
     __slots__ = ("token", "status", "text", "partitions", "next", "rc", "outs", "status_json")

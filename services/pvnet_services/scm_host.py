@@ -1,0 +1,190 @@
+"""SCM in the hypervisor: the machine as an extension of the platform, its devices' files, and access to their blocks.
+
+A partition's blocks lie in files that only this process touches.  The partition reaches them where they are bound, by
+MemoryRead and MemoryWrite of its own address space; a flush runs in a thread and its end is fed back to the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pvnet.client.scm_layout import device_config
+from pvnet.core.errors import ConfigError, LocalError
+from pvnet.papr.errno import EFAULT, EIO
+from pvnet.papr.extension import ExtensionInput, ExtensionOutput
+from pvnet.pb.v1.envelope_pb2 import Envelope
+from pvnet.pb.v1.management_pb2 import ManagementReply, ScmInject
+from pvnet.pb.v1.papr_pb2 import MemoryReply
+from pvnet.runtime.endpoint import Endpoint
+from pvnet.runtime.hcall_client import INLINE_BYTES
+from pvnet.runtime.scm_storage import ScmStorage, StorageFault, StorageOperation
+from pvnet.runtime.topology import Topology
+from pvnet.scm.device import MetadataStore, ScmDeviceConfig, StoreError
+from pvnet.scm.hypervisor import ScmHypervisor
+from pvnet.scm.hypervisor_io import (
+    FlushDone,
+    MapBlocks,
+    ScmHypervisorConfig,
+    SetHealth,
+    SetScmFault,
+    StartFlush,
+    UnmapBlocks,
+)
+
+_OPERATIONS = {
+    ScmInject.STORAGE_READ: (StorageOperation.READ_BLOCKS, StorageOperation.READ_METADATA),
+    ScmInject.STORAGE_WRITE: (StorageOperation.WRITE_BLOCKS, StorageOperation.WRITE_METADATA),
+    ScmInject.STORAGE_FLUSH: (StorageOperation.FLUSH,),
+}
+_SHORT_WRITE_BYTES = 1
+
+
+class _NoMetadata:
+    """The metadata area of a device that has none: never reached, because ranges are checked first."""
+
+    def read(self, offset: int, n: int) -> bytes:
+        """Read nothing."""
+        raise LocalError(f"no metadata: read of {n} at {offset}")
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write nothing."""
+        raise LocalError(f"no metadata: write of {len(data)} at {offset}")
+
+
+class ScmHost:
+    """All SCM devices of a lab; ``feed`` hands an input to the platform that the machine is part of."""
+
+    def __init__(self, endpoint: Endpoint, topology: Topology, directory: str) -> None:
+        self._endpoint = endpoint
+        self._feed: Callable[[ExtensionInput], None]
+        self.storages: dict[tuple[str, int], ScmStorage] = {}
+        configs: list[ScmDeviceConfig] = []
+        stores: dict[tuple[str, int], MetadataStore] = {}
+        for partition in topology.partitions:
+            for number in range(len(partition.scm)):
+                config = device_config(topology, partition, number)
+                storage = open_storage(topology, partition.name, number, config, directory)
+                self.storages[partition.name, config.drc] = storage
+                stores[partition.name, config.drc] = storage.metadata or _NoMetadata()
+                configs.append(config)
+        self.machine = ScmHypervisor(ScmHypervisorConfig(tuple(configs)), stores)
+
+    def attach(self, feed: Callable[[ExtensionInput], None]) -> None:
+        """Say how inputs reach the machine."""
+        self._feed = feed
+
+    async def close(self) -> None:
+        """Let go of the files."""
+        for storage in self.storages.values():
+            await storage.close()
+
+    def carry_out(self, output: ExtensionOutput) -> None:
+        """Do what the machine wants."""
+        match output:
+            case StartFlush(tag, partition, drc):
+                self._endpoint.spawn(self._flush(tag, self.storages[partition, drc]), "flush")
+            case MapBlocks() | UnmapBlocks():
+                pass  # over a broker nothing is mapped: `locate` finds the blocks at each access
+            case _:
+                raise LocalError(f"{output!r}: no SCM output")
+
+    async def _flush(self, tag: int, storage: ScmStorage) -> None:
+        self._feed(FlushDone(tag, await storage.flush()))
+
+    # --- the partition's accesses ------------------------------------------------------------------------------------
+
+    def memory_read(self, envelope: Envelope) -> None:
+        """A partition reads its own address space where a device is bound."""
+        body, answer = envelope.memory_read, MemoryReply()
+        place = self._locate(envelope.source, body.address, body.length)
+        if place is None:
+            answer.error = EFAULT
+        else:
+            storage, offset = place
+            try:
+                answer.data = storage.blocks.read(offset, body.length)
+            except StoreError as error:
+                answer.error = error.errno or EIO
+        self._endpoint.reply(envelope, Envelope(memory_reply=answer))
+
+    def memory_write(self, envelope: Envelope) -> None:
+        """A partition stores where a device is bound; a read-only backing is EIO."""
+        body, answer = envelope.memory_write, MemoryReply()
+        place = self._locate(envelope.source, body.address, len(body.data))
+        if place is None:
+            answer.error = EFAULT
+        else:
+            storage, offset = place
+            try:
+                storage.blocks.write(offset, body.data)
+            except StoreError as error:
+                answer.error = error.errno or EIO
+        self._endpoint.reply(envelope, Envelope(memory_reply=answer))
+
+    def _locate(self, partition: str, address: int, length: int) -> tuple[ScmStorage, int] | None:
+        if not 0 < length <= INLINE_BYTES:
+            return None
+        place = self.machine.locate(partition, address, length)
+        return None if place is None else (self.storages[partition, place.drc], place.offset)
+
+    # --- misbehaviour on command -------------------------------------------------------------------------------------
+
+    def inject(self, command: ScmInject) -> ManagementReply:
+        """Arm a failure or set a device's health."""
+        key = (command.partition, command.drc)
+        storage = self.storages.get(key)
+        if storage is None:
+            known = ", ".join(f"{p} {drc:#x}" for p, drc in self.storages) or "none"
+            text = f"no SCM device {command.drc:#x} of {command.partition!r}; there are: {known}"
+            return ManagementReply(status=ManagementReply.NOT_FOUND, text=text)
+        count = command.count or 1
+        match command.kind:
+            case ScmInject.HEALTH:
+                self._feed(SetHealth(*key, (command.health_bits, command.health_valid)))
+            case ScmInject.HEALTH_OWN:
+                self._feed(SetHealth(*key, None))
+            case ScmInject.RETURN_CODE:
+                self._feed(SetScmFault(*key, command.opcode, command.rc, count=count))
+            case kind if kind in _OPERATIONS:
+                for operation in _OPERATIONS[kind]:
+                    stored = 0 if command.error else _SHORT_WRITE_BYTES
+                    number = command.error or EIO
+                    storage.faults.add(StorageFault(operation, number, stored_bytes=stored, count=count))
+            case kind:
+                text = f"unknown kind of failure {kind}"
+                return ManagementReply(status=ManagementReply.MALFORMED, text=text)
+        return ManagementReply()
+
+    def status(self) -> list[dict[str, object]]:
+        """What ``show_status`` says of the devices."""
+        return [
+            {"partition": partition, "drc": drc, "file": str(storage.blocks.path), "flushes": storage.flushes}
+            for (partition, drc), storage in self.storages.items()
+        ]
+
+
+def open_storage(
+    topology: Topology, partition: str, number: int, config: ScmDeviceConfig, directory: str
+) -> ScmStorage:
+    """Open (or make) the files of a device.
+
+    Raises:
+        ConfigError: they have another size, belong to somebody else, or cannot be made.
+    """
+    device = topology.partition(partition).scm[number]
+    if device.backing is not None:
+        blocks = Path(device.backing)
+    elif directory:
+        blocks = Path(directory) / "scm" / f"{partition}-{number}.blocks"
+        blocks.parent.mkdir(mode=0o700, exist_ok=True)
+    else:
+        raise ConfigError(f"partition {partition}: scm[{number}].backing is missing: expected a file, outside of a lab")
+    return ScmStorage(
+        blocks,
+        blocks.with_name(blocks.name + ".labels"),
+        blocks_bytes=config.bytes,
+        metadata_bytes=config.metadata_size,
+        readonly=config.is_readonly,
+        make_error=StoreError,
+    )

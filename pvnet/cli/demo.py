@@ -16,6 +16,7 @@ import typer
 
 from pvnet.cli.run import JsonOption, run, say, say_json
 from pvnet.client import Lab
+from pvnet.client.scm import ScmDevice
 from pvnet.core.errors import PvnetError
 from pvnet.papr.hcall import HcallOpcode, rc_name
 from pvnet.pb.v1.management_pb2 import (
@@ -28,6 +29,8 @@ from pvnet.pb.v1.management_pb2 import (
     ShowStatus,
 )
 from pvnet.runtime.topology import BrokerConfig, Topology, default_topology
+from pvnet.scm.labels import blank_area
+from pvnet.scm.pdsm import HealthLevel
 from pvnet.vmc.context import VmcState
 
 _ECHOES = 100
@@ -134,6 +137,7 @@ async def _demo(show: Demo, topology: Topology) -> int:
         await _hcalls(show, lab)
         await _session(show, lab)
         await _power(show, lab)
+        await _scm(show, lab)
         messages = await _messages(show, lab)
     show.step("shut down", "no process, socket or file left behind")
     return messages
@@ -175,6 +179,19 @@ async def _session(show: Demo, lab: Lab) -> None:
         f"{_ECHOES} router echoes of 1 to {_ECHOES} bytes",
         f"{answers} answered right, p50 {times[len(times) // 2] * 1000:.1f} ms",
     )
+
+
+async def _scm(show: Demo, lab: Lab) -> None:
+    """Storage class memory of lpar1: bound by its driver at its start; labels, blocks, flush."""
+    async with ScmDevice(lab.endpoint, "lpar1") as device:
+        await device.write_labels(0, blank_area(await device.label_bytes())[:512])  # the two index blocks
+        labels = await device.labels()
+        await device.write(4096, b"pvnet demo")
+        await device.flush()
+        kept = labels.is_sound and await device.read(4096, 10) == b"pvnet demo"
+        health = HealthLevel((await device.health()).level).name.lower()
+    show.lost += not kept
+    show.step("lpar1 SCM: labels, blocks, H_SCM_FLUSH", f"read back {'right' if kept else 'WRONG'}, health {health}")
 
 
 async def _power(show: Demo, lab: Lab) -> None:

@@ -15,7 +15,7 @@ from pvnet.cli.run import JsonOption, LabOption, TimeoutOption, columns, run, sa
 from pvnet.cli.vmc import read_message
 from pvnet.client import Lab
 from pvnet.client.scm import ScmDevice
-from pvnet.client.scm_layout import device_config
+from pvnet.client.scm_layout import device_config, device_tree
 from pvnet.core.errors import ConfigError, RefusedError
 from pvnet.papr.devicetree import Node, flatten
 from pvnet.papr.signatures import parse_number
@@ -108,10 +108,15 @@ def list_devices(lab: LabOption = None, as_json: JsonOption = False, timeout: Ti
         say(line)
 
 
-async def _node(lab_name: str | None, text: str) -> Node:
+async def _tree(lab_name: str | None, text: str) -> tuple[Node, Node]:
+    """Return the partition's device tree, and the device's node in it."""
     async with Lab.join(lab_name) as lab:
         name, number = parse_device(lab, text)
-        return device_node(device_config(lab.topology, lab.topology.partition(name), number))
+        partition = lab.topology.partition(name)
+        return (
+            device_tree(lab.topology, partition),
+            device_node(device_config(lab.topology, partition, number)),
+        )
 
 
 @app.command()
@@ -119,14 +124,15 @@ def show(
     device: DeviceArgument,
     lab: LabOption = None,
     as_json: JsonOption = False,
-    dtb: Annotated[Path | None, typer.Option("--dtb", metavar="FILE", help="Write a flattened device tree.")] = None,
+    dtb: Annotated[
+        Path | None, typer.Option("--dtb", metavar="FILE", help="Write the partition's flattened device tree.")
+    ] = None,
 ) -> None:
     """Show a device's node of the device tree, as its partition sees it."""
-    node = run(_node(lab, device))
+    tree, node = run(_tree(lab, device))
     if dtb is not None:
-        parent = Node("ibm,persistent-memory", (), (node,))
         try:
-            dtb.write_bytes(flatten(Node("", (), (parent,))))
+            dtb.write_bytes(flatten(tree))
         except OSError as error:
             raise ConfigError(f"--dtb {dtb}: {error.strerror}") from None
     if as_json:

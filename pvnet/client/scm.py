@@ -15,8 +15,8 @@ from pvnet.client.device import CharDevice
 from pvnet.core.errors import DeviceError
 from pvnet.pb.v1.device_pb2 import DeviceIo
 from pvnet.runtime.endpoint import Endpoint
-from pvnet.scm.guest_interface import ScmCommand
-from pvnet.scm.labels import LabelArea, decode_area
+from pvnet.scm.guest_interface import MAX_TRANSFER, ScmCommand
+from pvnet.scm.labels import LabelArea, LabelScan, decode_area
 from pvnet.scm.pdsm import HealthReport, Pdsm, decode_health, decode_package, pdsm_request
 
 PIECE_BYTES: Final = 64 * 1024
@@ -75,8 +75,14 @@ class ScmDevice:
             await self._command(ScmCommand.SET_CONFIG_DATA, struct.pack("<II", offset + at, len(piece)) + piece)
 
     async def labels(self) -> LabelArea:
-        """Read, decode and verify the whole label area."""
-        return decode_area(await self.read_labels(0, await self.label_bytes()))
+        """Read, decode and verify the label area: its index blocks and the labels in use, as the kernel reads them.
+
+        Every 8 bytes are an hcall, so what is in nobody's use is not read (it decodes as zeros).
+        """
+        scan = LabelScan(await self.label_bytes(), MAX_TRANSFER)
+        while (wanted := scan.wanted()) is not None:
+            scan.feed(await self.read_labels(*wanted))
+        return decode_area(bytes(scan.area))
 
     # --- blocks ------------------------------------------------------------------------------------------------------
 

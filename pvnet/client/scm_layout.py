@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from uuid import NAMESPACE_URL, uuid5
 
+from pvnet.papr.devicetree import Node
 from pvnet.runtime.topology import PartitionConfig, ScmConfig, Topology
-from pvnet.scm.device import ScmDeviceConfig, ScmType, device_node
+from pvnet.scm.device import MemoryMetadata, ScmDeviceConfig, ScmType, device_node
 from pvnet.scm.guest_interface import ScmGuestConfig, parse_node
+from pvnet.scm.hypervisor import ScmHypervisor
+from pvnet.scm.hypervisor_io import ScmHypervisorConfig
 from pvnet.scm.profiles import PROFILES
 
 _GIB = 1 << 30
@@ -59,3 +62,10 @@ def guest_config(topology: Topology, partition: PartitionConfig, number: int) ->
     properties = {prop.name: prop.value for prop in node.properties}
     stats = STATS_ADDRESS + number * STATS_BYTES
     return parse_node(properties, stats_address=stats, taken=((0, partition.memory),))
+
+
+def device_tree(topology: Topology, partition: PartitionConfig) -> Node:
+    """Return the root of a partition's device tree, with its connectors and SCM devices."""
+    configs = tuple(device_config(topology, partition, number) for number in range(len(partition.scm)))
+    stores = {(config.partition, config.drc): MemoryMetadata(0) for config in configs}
+    return ScmHypervisor(ScmHypervisorConfig(configs), stores).tree(partition.name)

@@ -426,7 +426,7 @@ def default_topology(lab: str = "lab") -> Topology:
         lab=LabConfig(name=lab),
         partition=[
             PartitionConfig(name="mp", management=True),
-            PartitionConfig(name="lpar1"),
+            PartitionConfig(name="lpar1", scm=[ScmConfig(size=16 << 20, block_size=1 << 20)]),
             PartitionConfig(name="lpar2", autostart=False),
         ],
         manager=ManagerConfig(),

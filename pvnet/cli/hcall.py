@@ -148,13 +148,14 @@ _NOT_YET = "no (not yet)"
 def support_matrix() -> list[dict[str, str]]:
     """Rows of ``supported``: kind, number, name, state (``yes``, or ``no`` with what is answered)."""
     from pvnet.papr.platform_io import LOPAR
+    from pvnet.scm.profiles import PHYP
+
+    done = LOPAR.hcalls | PHYP.hcalls
 
     def row(kind: str, number: str, name: str, state: str) -> dict[str, str]:
         return {"kind": kind, "number": number, "name": name, "state": state}
 
-    rows = [
-        row("hcall", f"{int(o):#06x}", o.name, "yes" if o in LOPAR.hcalls else "no (H_FUNCTION)") for o in HcallOpcode
-    ]
+    rows = [row("hcall", f"{int(o):#06x}", o.name, "yes" if o in done else "no (H_FUNCTION)") for o in HcallOpcode]
     rows += [row("crq element", "0xc001", "INIT", "yes"), row("crq element", "0xc002", "INIT_COMPLETE", "yes")]
     rows += [
         row("crq event", f"0xff{int(code):02x}", code.name, "yes" if code in _EVENTS else "passed on")

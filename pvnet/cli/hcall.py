@@ -150,7 +150,7 @@ def support_matrix() -> list[dict[str, str]]:
     from pvnet.papr.platform_io import LOPAR
     from pvnet.scm.profiles import PHYP
 
-    done = LOPAR.hcalls | PHYP.hcalls
+    done = LOPAR.hcalls | PHYP.calls
 
     def row(kind: str, number: str, name: str, state: str) -> dict[str, str]:
         return {"kind": kind, "number": number, "name": name, "state": state}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pvnet.capture.hcall_check import HcallTraceRunner, run_hcall_trace
-from pvnet.capture.hcall_trace import TraceCall, TraceIrq, TraceMark, TraceQueue, TraceScmDevice, read_hcall_trace
+from pvnet.capture.hcall_trace import TraceCall, TraceIrq, TraceMark, TraceQueue, read_hcall_trace
 from pvnet.core.errors import ConfigError
 from pvnet.papr.hcall import HcallOpcode
 from pvnet.papr.platform import Platform
@@ -109,12 +109,6 @@ def test_a_slot_beyond_the_ring_is_not_filled_for_ever():
 
 
 def test_kinds_that_cannot_be_run():
-    device = TraceScmDevice(0x90000000, "nvdimm", 1, 1, 1, 1)
-    scm = [replace(QEMU, meta=replace(QEMU.meta, devices=(device,)))]
-    scm.append(replace(QEMU, records=(call(0, HcallOpcode.H_SCM_HEALTH, 1),)))
-    for trace in scm:
-        with pytest.raises(ConfigError, match="SCM traces: not supported yet"):
-            run_hcall_trace(trace)
     with pytest.raises(ConfigError, match="traffic with a partner that is not part of pvnet"):
         run_hcall_trace(replace(QEMU, meta=replace(QEMU.meta, vdevices=())))
     with pytest.raises(ConfigError, match="profile 'phyp': expected one of lopar, qemu"):

@@ -141,8 +141,9 @@ WORLDS = [
 
 
 def topology(**tables: Any) -> Topology:
-    """The default topology with other tables; a lab name that no other scenario has."""
+    """The default topology without storage, with other tables; a lab name that no other scenario has."""
     made = default_topology(f"b{next(_numbers)}")
+    made.partitions[:] = [partition.model_copy(update={"scm": []}) for partition in made.partitions]
     return Topology.model_validate({**made.model_dump(by_alias=True), **tables})
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, Self
 
@@ -65,6 +66,8 @@ class InProcessLab:
         self._clients: dict[str, Endpoint] = {}
         self._incarnation = 1000
         self._changing: set[str] = set()
+        self._scratch = tempfile.TemporaryDirectory(prefix="pvnet-lab-")
+        """What is the lab's directory in ``pvnet up``."""
         self.supervisor: Endpoint
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -95,6 +98,7 @@ class InProcessLab:
         for name in reversed(list(self.nodes)):
             await self.stop(name)
         await self.supervisor.stop()
+        self._scratch.cleanup()
 
     async def start(self, name: str) -> Node:
         """Start a node and wait until it serves.
@@ -104,7 +108,7 @@ class InProcessLab:
         """
         role, factory = self._kind(name)
         endpoint = await self._endpoint(name, role)
-        node = factory(endpoint, NodeConfig(node=name, broker="", topology=self.topology))
+        node = factory(endpoint, NodeConfig(node=name, broker="", topology=self.topology, directory=self._scratch.name))
         try:
             await node.start()
         except BaseException:

@@ -37,6 +37,7 @@ from pvnet.transport.uri import BrokerUrl
 T = TypeVar("T")
 
 _REFUSED_CREDENTIALS: Final = frozenset({4, 5, 134, 135})
+_LAST_WORD_S: Final = 2.0
 _FIRST_RETRY_S: Final = 0.02
 _LAST_RETRY_S: Final = 2.0
 _CONNECT_S: Final = 5.0
@@ -78,6 +79,8 @@ class MqttPort:
         self._wire: Wire | None = None
         self._runner: asyncio.Task[None] | None = None
         self._subscriptions: set[asyncio.Task[None]] = set()
+        self._last_word: bytes | None = None
+        self._heard = asyncio.Event()
         self._closing = False
         self._loop: asyncio.AbstractEventLoop
         self._tls: ssl.SSLContext | None = None
@@ -248,6 +251,8 @@ class MqttPort:
         if source:
             self._handler.frame_received(source, channel, payload)
         elif channel:
+            if payload == self._last_word and channel == self.name:
+                self._heard.set()
             self._handler.state_received(channel, payload)
 
     def _learn(self, topic: bytes) -> tuple[str, str]:
@@ -314,10 +319,17 @@ class MqttPort:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     async def close(self, last_state: bytes | None) -> None:
-        """Say the last word (waiting for its acknowledgement) and disconnect."""
+        """Say the last word, wait until the broker has passed it on, disconnect.
+
+        The acknowledgement does not say that: amqtt forgets what it has acknowledged when a DISCONNECT follows at once.
+        We are subscribed to our own state, so we hear it when it goes out.
+        """
         if self._client is not None and last_state is not None:
-            with contextlib.suppress(aiomqtt.MqttError):
-                await self._client.publish(state_topic(self.lab, self.name), last_state, 1, retain=True, timeout=2)
+            self._last_word = last_state
+            with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
+                async with asyncio.timeout(_LAST_WORD_S):
+                    await self._client.publish(state_topic(self.lab, self.name), last_state, 1, retain=True)
+                    await self._heard.wait()
         await self._end()
 
     async def abort(self) -> None:

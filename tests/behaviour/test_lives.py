@@ -72,6 +72,30 @@ async def open_files(lab: InProcessLab, number: int) -> bool:
 
 
 @behaviour()
+async def test_every_last_word_is_heard(lab: InProcessLab) -> None:
+    """A node that stops is known to have stopped: by its own word, not by a lost connection or a time-out."""
+    told: dict[str, str] = {}
+    hears = await lab.client("hears")
+    hears.on_peer_down.append(lambda event: told.update({event.node: event.reason}))
+    names = [f"short-{i}" for i in range(40)]
+    for name in names:
+        await lab.client(name)
+        await hears.wait_peer(name, timeout=60.0)
+    devices = [await (await lab.device(name)).open() for name in names]
+    await asyncio.gather(*(device.query() for device in devices for _ in range(5)))
+    for device in devices:
+        device.drop()
+    await asyncio.gather(*map(lab.leave, names))
+
+    async def all_told() -> bool:
+        return len(told) == len(names)
+
+    await eventually(all_told)
+    assert set(told.values()) == {"stopped"}
+    await lab.leave("hears")
+
+
+@behaviour()
 async def test_application_that_leaves_without_closing(lab: InProcessLab) -> None:
     session = await (await lab.session()).open()
     await echoes(session, 1)

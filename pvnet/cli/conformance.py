@@ -38,8 +38,8 @@ def conformance(
 
     A recorded VMC session (pvnet-vmc-transcript/1) runs against the management partition's machine in dialect linux:
     one comparison per recorded CRQ message of the partition, H_COPY_RDMA, H_REG_CRQ, H_FREE_CRQ, H_ENABLE_CRQ and
-    H_REQUEST_VMC.  A recorded trace of CRQ hcalls (pvnet-hcall-trace/1) runs against the hypervisor: one comparison
-    per call (return code and registers), queue observation and interrupt observation.
+    H_REQUEST_VMC.  A recorded trace of CRQ or SCM hcalls (pvnet-hcall-trace/1) runs against the hypervisor: one
+    comparison per call (return code and registers), queue observation and interrupt observation.
 
     The last line is "N passed, M failed".  Exit 0: all agree; 1: something differs; 2: a file cannot be read or run.
     """

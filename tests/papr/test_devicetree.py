@@ -187,6 +187,7 @@ EMPTY_NAME = b"\0\0\0\0"
         ((BEGIN, EMPTY_NAME, PROP, 0xFFFFFFFF, 0), "ends within"),
         ((BEGIN, EMPTY_NAME, PROP, 0, 9), "property name"),
         ((BEGIN, EMPTY_NAME, PROP, 0, 2), "property name"),
+        ((BEGIN, EMPTY_NAME, PROP, 0, 5), "property name ' '"),
         ((BEGIN, EMPTY_NAME, PROP, 0, 6), "property name"),
         ((BEGIN, EMPTY_NAME, PROP, 0, 0, PROP, 0, 0, END_NODE, END), "used twice"),
         ((BEGIN, EMPTY_NAME) * (DEPTH_LIMIT + 1), "at most 64 deep"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from statistics import quantiles
 from typing import Final
 
@@ -24,8 +24,8 @@ _WARM_UP: Final = 50
 _ROUTER_HEADER: Final = 32
 
 
-async def bench_vmc(*, quick: bool, broker: str, tell: Callable[[str], None]) -> list[Result]:
-    """Measure both cases; returns round trip times and rates."""
+async def bench_vmc(*, quick: bool, broker: str, cases: Collection[str], tell: Callable[[str], None]) -> list[Result]:
+    """Measure the cases; returns round trip times and rates."""
     rounds, count = (3, 150) if quick else (7, 400)
     topology = default_topology(f"bench-{os.getpid()}-{secrets.token_hex(2)}")
     lab = Lab(topology.model_copy(update={"broker": BrokerConfig(use=broker)}))
@@ -37,7 +37,8 @@ async def bench_vmc(*, quick: bool, broker: str, tell: Callable[[str], None]) ->
         async with AiomqttPing(chosen.url.text()) as ping, lab.vmc_session("pvnet-bench") as session:
             await session.router_open()
             for size in (64, 4096):
-                results += await _case(session, ping, size, rounds, count, tell)
+                if f"echo-{size}" in cases:
+                    results += await _case(session, ping, size, rounds, count, tell)
             await session.router_close()
     return results
 

@@ -1,0 +1,194 @@
+"""``hcall/mqtt-rtt`` and ``hcall/mqtt-pipelined``: a hypervisor call over the broker, beside what else one could take.
+
+The caller is this process in the place of a partition that the lab leaves switched off; the hypervisor is the lab's
+own process.  The call is H_GET_TCE on a window of the caller: through the hypervisor's dispatcher to a table and back,
+with an answer that tells the calls apart, so that a lost or mixed-up answer is seen.  An H_GET_TCE is two messages
+through the broker, as a ping-pong of ``aiomqtt`` is; the peers' messages have the size of its reply.  ``grpc-aio`` has
+no broker between the two processes: it says what the broker costs.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pvnet.bench import grpc_peer
+from pvnet.bench.aiomqtt_peer import AiomqttContender, AiomqttPing
+from pvnet.bench.report import Result
+from pvnet.bench.rounds import OURS, Contender, Measured, Round, compare, keep_in_flight
+from pvnet.client import Lab
+from pvnet.core.errors import UnreachableError
+from pvnet.memory.segment import Segment
+from pvnet.memory.window import ACCESS_BOTH
+from pvnet.papr.hcall import HcallOpcode, HcallRc
+from pvnet.pb.v1.envelope_pb2 import Envelope
+from pvnet.runtime.endpoint import Endpoint
+from pvnet.runtime.hcall_client import HcallClient
+from pvnet.runtime.layout import DMA_BASE, PAGE, partition_layout
+from pvnet.runtime.service import make_port
+from pvnet.runtime.topology import HYPERVISOR, Topology
+
+IN_FLIGHT: Final = 64
+_CALLER: Final = "caller"
+_PAGES: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """How a case is measured."""
+
+    in_flight: int
+    rounds: int
+    count: int
+    warm_up: int
+
+
+def _cases(*, quick: bool) -> dict[str, _Case]:
+    if quick:
+        return {"mqtt-rtt": _Case(1, 3, 400, 100), "mqtt-pipelined": _Case(IN_FLIGHT, 3, 3000, 1000)}
+    return {"mqtt-rtt": _Case(1, 9, 1000, 200), "mqtt-pipelined": _Case(IN_FLIGHT, 9, 10_000, 2000)}
+
+
+def hcall_topology(broker: str) -> Topology:
+    """Return a lab of a hypervisor alone; two partitions that stay off share a CRQ, and so have a DMA window each."""
+    partitions = [{"name": name, "autostart": False} for name in (_CALLER, "partner")]
+    return Topology.model_validate(
+        {
+            "lab": {"name": f"bench-{os.getpid()}-{secrets.token_hex(2)}"},
+            "broker": {"use": broker},
+            "partition": partitions,
+            "crq": [{"a": f"{_CALLER}:0x30000010", "b": "partner:0x30000010"}],
+        }
+    )
+
+
+class HcallContender:
+    """The partition's side, on an endpoint that is ready; :meth:`fill` first."""
+
+    name = OURS
+    failures: tuple[type[Exception], ...] = ()
+
+    def __init__(self, hcalls: HcallClient, liobn: int) -> None:
+        self._hcalls = hcalls
+        self._liobn = liobn
+        self.reply_bytes = 0
+
+    def _page(self, number: int) -> tuple[int, int]:
+        """I/O address of a call, and the entry there: none is its own address, each must be looked up."""
+        page = number % _PAGES
+        return page * PAGE, DMA_BASE + (_PAGES - page) * PAGE | ACCESS_BOTH
+
+    async def fill(self) -> None:
+        """Map the window, and see how large a reply is.
+
+        :raises UnreachableError: the hypervisor does not take it.
+        """
+
+        async def put(number: int) -> bool:
+            ioba, tce = self._page(number)
+            rc, _ = await self._hcalls.call(HcallOpcode.H_PUT_TCE, (self._liobn, ioba, tce))
+            return rc == HcallRc.H_SUCCESS
+
+        mapped = await keep_in_flight(put, _PAGES, IN_FLIGHT)
+        if mapped.wrong:
+            raise UnreachableError(f"the hypervisor refused {mapped.wrong} of {_PAGES} calls of H_PUT_TCE")
+        taps = self._hcalls.endpoint.snoop
+        taps.append(self._see)
+        await self.get(1)
+        taps.remove(self._see)
+
+    def _see(self, direction: str, envelope: Envelope) -> None:
+        if direction == "in" and envelope.WhichOneof("body") == "hcall_reply":
+            self.reply_bytes = envelope.ByteSize()
+
+    async def get(self, number: int) -> bool:
+        """Make one call; whether the answer is the one that belongs to it."""
+        ioba, tce = self._page(number)
+        rc, outs = await self._hcalls.call(HcallOpcode.H_GET_TCE, (self._liobn, ioba))
+        return rc == HcallRc.H_SUCCESS and outs[0] == tce
+
+    async def round(self, count: int, in_flight: int) -> Round:
+        """Make ``count`` calls with ``in_flight`` under way."""
+        return await keep_in_flight(self.get, count, in_flight)
+
+
+@asynccontextmanager
+async def hcall_contender(topology: Topology, broker: str) -> AsyncIterator[HcallContender]:
+    """Be the caller's partition in a lab of ``topology`` that runs."""
+    lab = topology.lab.name
+    endpoint = Endpoint(make_port(broker, lab, _CALLER), lab=lab, name=_CALLER, role="partition")
+    try:
+        await endpoint.start()
+        await endpoint.wait_peer(HYPERVISOR)
+        endpoint.ready()
+        adapter = partition_layout(topology, _CALLER).adapters[0]
+        contender = HcallContender(HcallClient(endpoint, HYPERVISOR, Segment(bytearray()), {}), int(adapter.liobn))
+        await contender.fill()
+        yield contender
+    finally:
+        await endpoint.stop()
+
+
+async def bench_hcall(*, quick: bool, broker: str, cases: Collection[str], tell: Callable[[str], None]) -> list[Result]:
+    """Measure the cases; returns round trip times one by one, and rates."""
+    topology = hcall_topology(broker)
+    results: list[Result] = []
+    async with Lab(topology) as lab, AsyncExitStack() as stack:
+        assert lab.processes is not None
+        chosen = lab.processes.supervisor.broker
+        tell(f"broker: {chosen.description}")
+        ours = await stack.enter_async_context(hcall_contender(topology, chosen.url.text()))
+        ping = await stack.enter_async_context(AiomqttPing(chosen.url.text()))
+        contenders: list[Contender] = [ours, AiomqttContender(ping, ours.reply_bytes)]
+        if grpc_peer.installed():
+            contenders.append(await stack.enter_async_context(grpc_peer.GrpcContender(ours.reply_bytes)))
+        else:
+            tell("peer grpc-aio is skipped: grpcio is not installed (pip install 'pvnet[bench]')")
+        for name, case in _cases(quick=quick).items():
+            if name in cases:
+                measured = await compare(
+                    contenders, rounds=case.rounds, count=case.count, warm_up=case.warm_up, in_flight=case.in_flight
+                )
+                results += case_results(name, case.in_flight, ours.reply_bytes, measured)
+                tell(case_line(name, measured))
+    return results
+
+
+def case_results(name: str, in_flight: int, size: int, measured: dict[str, Measured]) -> list[Result]:
+    """Write one case down: rates, and one by one also the round trip time."""
+    ours = measured[OURS]
+    peers = {peer: shown for peer, shown in measured.items() if peer != OURS}
+    notes: dict[str, Any] = {
+        "call": "H_GET_TCE",
+        "in_flight": in_flight,
+        "message_bytes": size,
+        "p50_s": ours.p50.median,
+        "p99_s": ours.p99.median,
+        "peers": {peer: {"p50_s": shown.p50.median, "p99_s": shown.p99.median} for peer, shown in peers.items()},
+    }
+    rates = {peer: shown.per_s for peer, shown in peers.items()}
+    results = [Result("hcall", name, "per_s", "1/s", ours.per_s, rates, ours.wrong, notes)]
+    if in_flight == 1:
+        times = {peer: shown.p50 for peer, shown in peers.items()}
+        results.insert(0, Result("hcall", name, "round_trip_s", "s", ours.p50, times, ours.wrong, notes))
+    return results
+
+
+def case_line(name: str, measured: dict[str, Measured]) -> str:
+    """Say one case in a line."""
+
+    def figures(shown: Measured) -> str:
+        p50, p99 = (series.median * 1e3 for series in (shown.p50, shown.p99))
+        return f"{shown.per_s.median:.0f}/s, p50 {p50:.2f} ms, p99 {p99:.2f} ms"
+
+    ours = measured[OURS]
+    peers = "; ".join(
+        f"{peer} {figures(shown)} (we: {ours.per_s.median / shown.per_s.median:.2f} of its rate)"
+        for peer, shown in measured.items()
+        if peer != OURS
+    )
+    return f"hcall/{name}: {figures(ours)}, {ours.wrong} lost; {peers}"

@@ -85,14 +85,17 @@ def test_transport_that_cannot_carry_recordings():
     assert run(SESSION, "--transport", "pigeon").exit_code == 2
 
 
-def test_scm_is_refused_by_name(tmp_path):
+def test_scm_traces_run(tmp_path):
     path = tmp_path / "scm.jsonl"
     path.write_text(
-        '{"meta": {"schema": "pvnet-hcall-trace/1", "profile": "qemu"}}\n{"opcode": "0x400", "args": [], "rc": 0}\n'
+        '{"meta": {"schema": "pvnet-hcall-trace/1", "profile": "qemu"}}\n'
+        '{"opcode": "0x400", "args": ["0x90000000"], "rc": -4}\n'
+        '{"opcode": "0x400", "args": ["0x90000000"], "rc": 0}\n'
     )
     result = run(path)
-    assert result.exit_code == 2
-    assert result.stderr == f"{path}: SCM traces: not supported yet\n"
+    assert result.exit_code == 1
+    assert "H_SCM_HEALTH drc=0x90000000" in result.stdout
+    assert result.stdout.endswith("1 passed, 1 failed\n")
 
 
 @pytest.mark.parametrize("word", ["one comparison", "Exit 0", "pvnet-vmc-transcript/1"])

@@ -25,8 +25,15 @@ from pvnet.cli.main import VERBS
 from pvnet.papr import crq_link
 from pvnet.papr import errno as errno_module
 from pvnet.papr.hcall import HcallOpcode, HcallRc
+from pvnet.papr.retry import RetryLimits
 from pvnet.papr.signatures import SIGNATURES
 from pvnet.runtime.topology import Topology, json_schema
+from pvnet.scm import labels, pdsm, stats
+from pvnet.scm.calls import Health
+from pvnet.scm.device import ScmDeviceConfig, device_node
+from pvnet.scm.guest import GUEST_TABLE, ScmAction
+from pvnet.scm.guest_interface import GUEST_POLICIES, ScmCommand, ScmGuestPolicy
+from pvnet.scm.profiles import PROFILES, ScmProfile
 from pvnet.vmc import hypervisor_tables as hv
 from pvnet.vmc.buffer_pool import HYPERVISOR_TABLE, PARTITION_TABLE, BufferTable
 from pvnet.vmc.chardev import REQUEST_ERRNO
@@ -37,13 +44,22 @@ from pvnet.vmc.partition import LinkAction, link_table
 from pvnet.vmc.router import RouterRc, RouterService
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = (ROOT / "docs" / "vmc.md", ROOT / "docs" / "topology.md", ROOT / "docs" / "cli.md")
+DOCUMENTS = tuple(ROOT / "docs" / name for name in ("vmc.md", "scm.md", "topology.md", "cli.md"))
 PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SOURCES_OF_DECISIONS = {
     "vmc": ("partition", "connection", "sessions", "chardev", "buffer_pool", "hypervisor", "router"),
     "papr": ("crq", "crq_queue", "crq_link", "crq_device", "ring", "vio", "rdma", "tce", "retry", "platform"),
 }
-UNITS = {"memory": lambda value: f"{value >> 20}MiB", "unit": hex}
+SOURCES_OF_SCM_DECISIONS = {
+    "scm": ("hypervisor", "bind_calls", "device", "guest", "guest_calls", "guest_interface", "labels"),
+    "papr": ("continuation", "drc", "devicetree"),
+    "runtime": ("scm_storage",),
+}
+UNITS: Mapping[str, Callable[[int], str]] = {
+    **dict.fromkeys(("memory", "size", "block_size"), lambda value: f"{value >> 20}MiB"),
+    "label_size": lambda value: f"{value >> 10}KiB",
+    "unit": hex,
+}
 """How a number that may also be written as text is shown."""
 
 Table = Mapping[tuple[Any, Any], tuple[Any, Any]]
@@ -64,15 +80,15 @@ def plain(text: str) -> str:
 # --- state tables -----------------------------------------------------------------------------------------------------
 
 
-def diagram(states: Table, hide: Enum) -> str:
-    """Draw a state table; what happens alike in every state is a sentence below the drawing."""
+def diagram(states: Table, *hide: Enum) -> str:
+    """Draw a state table without the actions to hide; what happens alike in every state is a table below."""
     everywhere: dict[Any, tuple[Any, Any]] = {}
     for trigger in dict.fromkeys(trigger for _, trigger in states):
         rows = [states[state, trigger] for state in dict.fromkeys(s for s, _ in states) if (state, trigger) in states]
-        if len(rows) == len({s for s, _ in states}) and len(set(rows)) == 1 and rows[0][0] is not hide:
+        if len(rows) == len({s for s, _ in states}) and len(set(rows)) == 1 and rows[0][0] not in hide:
             everywhere[trigger] = rows[0]
     drawn = {key: row for key, row in states.items() if key[1] not in everywhere}
-    text = f"```mermaid\n{state_diagram(drawn, hide=frozenset({hide}))}```\n"
+    text = f"```mermaid\n{state_diagram(drawn, hide=frozenset(hide))}```\n"
     if everywhere:
         alike = [(f"`{t.name.lower()}`", str(a.value), f"`{s.name.lower()}`") for t, (a, s) in everywhere.items()]
         text += "\nIn every state alike:\n\n" + table(("trigger", "action", "next state"), alike)
@@ -103,13 +119,16 @@ def linux_rows() -> str:
 
 
 def field_texts(cls: type[Any]) -> dict[str, str]:
-    """Return what is written below the fields of a dataclass."""
+    """Return what is written below the fields of a dataclass or the members of an enumeration."""
     body = ast.parse(inspect.getsource(cls)).body[0]
     assert isinstance(body, ast.ClassDef)
     texts: dict[str, str] = {}
     for field, below in zip(body.body, body.body[1:], strict=False):
         match field, below:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
                 texts[name] = text
     return texts
 
@@ -178,19 +197,159 @@ def router_codes() -> str:
     return table(("code", "name", "given when"), rows)
 
 
-def decisions() -> str:
+def decisions(sources: Mapping[str, Sequence[str]]) -> str:
     """Collect what the modules say that they decided where the sources are silent or disagree."""
     lines = []
-    for module in (
-        ROOT / "pvnet" / room / f"{name}.py" for room, names in SOURCES_OF_DECISIONS.items() for name in names
-    ):
+    for module in (ROOT / "pvnet" / room / f"{name}.py" for room, names in sources.items() for name in names):
         text = ast.get_docstring(ast.parse(module.read_text())) or ""
         for paragraph in text.split("\n\n"):
-            found = re.match(r"(?:Doubts? decided|Decided here)(?:\s*\(.*?\))?[.:]\s+(.*)", paragraph, re.DOTALL)
+            found = re.match(r"(?:Doubts? decided|Decided(?: here)?)(?:\s*\(.*?\))?[.:]\s+(.*)", paragraph, re.DOTALL)
             if found:
                 said = re.sub(r"^[A-Za-z]+(?![\w(])", lambda word: word[0].capitalize(), plain(found[1]))
                 lines.append(f"- `{module.relative_to(ROOT)}`: {said}\n")
     return "".join(lines)
+
+
+# --- the SCM document -------------------------------------------------------------------------------------------------
+
+
+POLICY_TEXTS = {
+    "health_cache_s": "how long a health answer is good enough for the flags file, in seconds",
+    "max_queued": "commands that may wait; beyond it EBUSY",
+    "max_flushes": "flushes that may run side by side; beyond it EBUSY",
+}
+"""What the class does not say about its own fields."""
+NODE_PROPERTIES = {
+    "compatible": ("text", "the driver binds to this or `ibm,pmemory-v2`"),
+    "device_type": ("text", "-"),
+    "reg": ("u32", "DRC index"),
+    "ibm,my-drc-index": ("u32", "DRC index; required"),
+    "ibm,block-size": ("u64", "bytes, a power of two; required"),
+    "ibm,number-of-blocks": ("u64", "blocks are numbered 0 to this minus 1; required"),
+    "ibm,unit-guid": ("text", "a UUID; its halves, read little-endian, are the interleave-set cookies; required"),
+    "ibm,metadata-size": ("u32", "bytes of the metadata area; absent: 0"),
+    "ibm,pmem-application": ("text", "-"),
+    "ibm,cache-flush-required": ("empty", "absent: the region is volatile"),
+    "ibm,associativity": ("u32 list", "four levels; the last one is the NUMA node"),
+    "ibm,hcall-flush-required": ("empty", "only of `spapr-nvdimm`: flush by H_SCM_FLUSH"),
+    "ibm,persistence-failed-count": ("u64", "dirty shutdowns; only when configured"),
+}
+"""Type and meaning of the properties of a device's node."""
+
+
+def hex_of(name: str, value: object) -> str:
+    """Show a field of a profile."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case None:
+            return "all"
+        case Mapping():
+            return ", ".join(f"{HcallOpcode(op).name.removeprefix('H_SCM_')} {token:#x}" for op, token in value.items())
+        case int() if name.endswith("_busy"):
+            return HcallRc(value).name
+        case int() if name == "health_valid":
+            return f"{value:#018x}"
+    return str(value)
+
+
+def scm_profiles() -> str:
+    """List what the profiles do: one row per hcall that only one has, one per switch."""
+    texts = field_texts(ScmProfile)
+    profiles = PROFILES.values()
+    rows = [
+        (f"`{HcallOpcode(opcode).name}`", *("yes" if opcode in p.calls else "H_FUNCTION" for p in profiles), "-")
+        for opcode in sorted({opcode for p in profiles for opcode in p.calls})
+        if not all(opcode in p.calls for p in profiles)
+    ]
+    for field in fields(ScmProfile):
+        if field.name not in {"name", "calls"}:
+            shown = [hex_of(field.name, getattr(p, field.name)) or "-" for p in profiles]
+            rows.append((f"`{field.name}`", *shown, plain(texts[field.name])))
+    return table(("switch", *(f"`{name}`" for name in PROFILES), "meaning"), rows)
+
+
+def scm_policies() -> str:
+    """List the guest's policies: one row per field."""
+    texts = dict(POLICY_TEXTS)
+    for names, text in re.findall(r"^(``.*``)\n((?: +.*\n?)+)", inspect.getdoc(ScmGuestPolicy) or "", re.MULTILINE):
+        texts |= dict.fromkeys(re.findall(r"``(\w+)``", names), plain(text))
+
+    def shown(value: object) -> str:
+        match value:
+            case RetryLimits(max_tries=tries, seconds=seconds):
+                return "for ever" if tries is None and seconds is None else f"{tries} tries, {seconds:g} s"
+            case bool():
+                return "yes" if value else "no"
+            case None:
+                return "never"
+        return f"{value:g}"
+
+    rows = [
+        (f"`{f.name}`", *(shown(getattr(p, f.name)) for p in GUEST_POLICIES.values()), texts[f.name])
+        for f in fields(ScmGuestPolicy)
+        if f.name != "name"
+    ]
+    return table(("field", *(f"`{name}`" for name in GUEST_POLICIES), "meaning"), rows)
+
+
+def scm_health() -> str:
+    """List the health bits."""
+    texts = field_texts(Health)
+    rows = []
+    for bit in Health:
+        number = 63 - (int(bit).bit_length() - 1)
+        valid = ", ".join(f"`{name}`" for name, p in PROFILES.items() if p.health_valid & bit)
+        name = (bit.name or "").lower()
+        meaning = plain(texts.get(bit.name or "", f"{name.capitalize()}."))
+        words = pdsm.flags_text(bit).strip() or "-"
+        rows.append((str(number), f"`{int(bit):#018x}`", f"`{name}`", meaning, valid, words))
+    return table(("bit", "value", "name", "meaning", "valid in", "words in `papr/flags`"), rows)
+
+
+def scm_statistics() -> str:
+    """List the statistics."""
+    texts = field_texts(stats.Statistic)
+    rows = [
+        (str(number), f"`{s.value.decode().replace(' ', '_')}`", f"`{s.name.lower()}`", texts[s.name])
+        for number, s in enumerate(stats.Statistic, 1)
+    ]
+    return table(("perf config", "id (`_` is a blank)", "name", "meaning"), rows)
+
+
+def scm_commands() -> str:
+    """List the commands of the guest's device file."""
+    texts = field_texts(ScmCommand)
+    rows = [(f"{int(c):#x}", f"`{c.name}`", plain(texts.get(c.name, "-"))) for c in ScmCommand]
+    return table(("ioctl", "name", "data"), rows)
+
+
+def scm_node() -> str:
+    """Show a device's node with every property there is."""
+    node = device_node(ScmDeviceConfig("p", 0x90000000, 4, 0x100000000, dirty_shutdowns=0))
+    rows = []
+    for item in node.properties:
+        kind, meaning = NODE_PROPERTIES[item.name]
+        match kind:
+            case "text":
+                value = item.value.rstrip(b"\0").decode()
+            case "empty":
+                value = ""
+            case _:
+                step = 8 if kind == "u64" else 4
+                numbers = [item.value[at : at + step] for at in range(0, len(item.value), step)]
+                value = " ".join(f"{int.from_bytes(number, 'big'):#x}" for number in numbers)
+        rows.append((f"`{item.name}`", kind, f"`{value}`" if value else "-", meaning))
+    assert len(rows) == len(NODE_PROPERTIES)
+    return table(("property", "type", "example", "meaning"), rows)
+
+
+def drawing(text: str | None) -> str:
+    """Return the first drawing of a docstring."""
+    found = re.search(r"::\n\n((?:(?: {4}.*)?\n)+)", inspect.cleandoc(text or "") + "\n")
+    assert found is not None
+    lines = found[1].strip("\n").splitlines()
+    return "```text\n" + "".join(f"{line[4:]}\n" for line in lines) + "```\n"
 
 
 # --- topology, command line -------------------------------------------------------------------------------------------
@@ -244,14 +403,15 @@ def topology_keys() -> str:
         "HypervisorVmc": "[hypervisor.vmc]",
         "PartitionConfig": "[[partition]]",
         "PartitionVmc": "[partition.vmc]",
+        "ScmConfig": "[[partition.scm]]",
         "CrqPair": "[[crq]]",
         "ManagerConfig": "[manager]",
         "Restart": "restart = { ... }",
     }
-    assert set(headings) == set(schema["$defs"]), "a model without a heading"
+    assert set(headings) >= set(schema["$defs"]), "a model without a heading"
     assert set(schema["properties"]) == {"lab", "broker", "hypervisor", "partition", "crq", "manager"}
     text = f"{plain(Topology.__doc__ or '')}\n"
-    for model, heading in headings.items():
+    for model, heading in ((model, heading) for model, heading in headings.items() if model in schema["$defs"]):
         definition = schema["$defs"][model]
         required = definition.get("required", [])
         rows = [
@@ -282,7 +442,21 @@ PARTS: dict[str, Callable[[], str]] = {
     "request-errno": request_errno,
     "hcalls": hcalls,
     "router-codes": router_codes,
-    "decisions": decisions,
+    "decisions": lambda: decisions(SOURCES_OF_DECISIONS),
+    "scm-hcalls": lambda: hcall_table(opcode for opcode in SIGNATURES if opcode.name.startswith("H_SCM_")),
+    "scm-profiles": scm_profiles,
+    "scm-health": scm_health,
+    "scm-statistics": scm_statistics,
+    "scm-statistics-buffer": lambda: drawing(stats.__doc__),
+    "scm-node": scm_node,
+    "scm-guest": lambda: diagram(GUEST_TABLE, ScmAction.IGNORE, ScmAction.LATER),
+    "scm-commands": scm_commands,
+    "scm-pdsm": lambda: drawing(pdsm.__doc__),
+    "scm-policies": scm_policies,
+    "scm-label-area": lambda: drawing(labels.__doc__),
+    "scm-index-block": lambda: drawing(labels.IndexBlock.__doc__),
+    "scm-label": lambda: drawing(labels.Label.__doc__),
+    "scm-decisions": lambda: decisions(SOURCES_OF_SCM_DECISIONS),
     "topology-keys": topology_keys,
     "verbs": verbs,
 }

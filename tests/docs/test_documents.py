@@ -44,10 +44,22 @@ def test_generated_parts_are_up_to_date() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_review_point_is_answered_by_a_test_that_exists() -> None:
-    rows = REVIEW_ROW.findall((ROOT / "docs" / "vmc.md").read_text())
-    assert [int(number) for number, _ in rows] == list(range(1, 19))
-    assert [test for _, test in rows if not has_test(test)] == []
+def section(document: str, heading: str) -> str:
+    """The text below a heading, up to the next one."""
+    text = (ROOT / "docs" / document).read_text()
+    found = re.search(rf"^#+ {re.escape(heading)}\.? .*\n((?:(?!#).*\n?)*)", text, re.MULTILINE)
+    assert found is not None, f"{document} has no section {heading}"
+    return found[1]
+
+
+@pytest.mark.parametrize(
+    ("document", "heading", "rows"),
+    [("vmc.md", "11", 18), ("scm.md", "6.1", 17), ("scm.md", "6.2", 17), ("scm.md", "11", 19)],
+)
+def test_every_review_point_is_answered_by_a_test_that_exists(document: str, heading: str, rows: int) -> None:
+    found = REVIEW_ROW.findall(section(document, heading))
+    assert [int(number) for number, _ in found] == list(range(1, rows + 1))
+    assert [test for _, test in found if not has_test(test)] == []
 
 
 def test_a_test_that_does_not_exist_is_noticed() -> None:
@@ -78,15 +90,39 @@ def test_the_program_of_the_readme_is_an_example() -> None:
     assert len(readme.splitlines()) < 150
 
 
-def test_sections_that_comments_refer_to_exist() -> None:
-    headings = set(re.findall(r"^#+ ([0-9.]+?)\.? ", (ROOT / "docs" / "vmc.md").read_text(), re.MULTILINE))
-    missing = {}
+def references(spec: str) -> dict[str, list[tuple[str, list[int]]]]:
+    """What the code says of a document: (section, rows of its table) by file.  Written as ``6.1 (6 - 12)``."""
+    one = r"\d+(?:\.\d+)?(?: \([0-9, -]+\))?"
+    found: dict[str, list[tuple[str, list[int]]]] = {}
     for path in [*(ROOT / "pvnet").rglob("*.py"), *(ROOT / "services").rglob("*.py")]:
-        for reference in re.findall(r"Spec: vmc ((?:\d+(?:\.\d+)?(?:, | to )?)+)", path.read_text()):
-            absent = set(re.findall(r"\d+(?:\.\d+)?", reference)) - headings
-            if absent:
-                missing[relative(path)] = sorted(absent)
-    assert missing == {}
+        for listed in re.findall(rf"\b{spec} ({one}(?:(?:, | to | - ){one})*)", path.read_text()):
+            for number, rows in re.findall(r"(\d+(?:\.\d+)?)(?: \(([0-9, -]+)\))?", listed):
+                wanted: list[int] = []
+                for low, high in re.findall(r"(\d+)(?: ?- ?(\d+))?", rows):
+                    wanted += range(int(low), int(high or low) + 1)
+                found.setdefault(relative(path), []).append((number, wanted))
+    return found
+
+
+@pytest.mark.parametrize(("spec", "document"), [("Spec: vmc", "vmc.md"), ("hcall_scm", "scm.md")])
+def test_sections_that_comments_refer_to_exist(spec: str, document: str) -> None:
+    headings = set(re.findall(r"^#+ ([0-9.]+?)\.? ", (ROOT / "docs" / document).read_text(), re.MULTILINE))
+    found = references(spec)
+    assert found, "nobody refers to the document"
+    missing = []
+    for path, listed in found.items():
+        for number, rows in listed:
+            if number not in headings:
+                missing.append(f"{path}: {number}")
+            elif rows:
+                numbers = {int(row) for row, _ in REVIEW_ROW.findall(section(document, number))}
+                missing += [f"{path}: {number} ({row})" for row in rows if row not in numbers]
+    assert missing == []
+
+
+def test_references_are_read_as_they_are_written() -> None:
+    assert references("hcall_scm")["pvnet/papr/continuation.py"] == [("1.7", []), ("6.1", [8, 9, 10, 12, 15])]
+    assert ("6.1", list(range(6, 13))) in references("hcall_scm")["pvnet/scm/bind_calls.py"]
 
 
 def test_licence_is_stated() -> None:

@@ -6,12 +6,13 @@ MemoryRead and MemoryWrite of its own address space; a flush runs in a thread an
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
 from pvnet.client.scm_layout import device_config
 from pvnet.core.errors import ConfigError, LocalError
-from pvnet.papr.errno import EFAULT, EIO
+from pvnet.papr.errno import EFAULT, EIO, EROFS
 from pvnet.papr.extension import ExtensionInput, ExtensionOutput
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.management_pb2 import ManagementReply, ScmInject
@@ -20,7 +21,7 @@ from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.hcall_client import INLINE_BYTES
 from pvnet.runtime.scm_storage import ScmStorage, StorageFault, StorageOperation
 from pvnet.runtime.topology import Topology
-from pvnet.scm.device import MetadataStore, ScmDeviceConfig, StoreError
+from pvnet.scm.device import MetadataStore, ScmDevice, ScmDeviceConfig, StoreError
 from pvnet.scm.hypervisor import ScmHypervisor
 from pvnet.scm.hypervisor_io import (
     FlushDone,
@@ -38,6 +39,7 @@ _OPERATIONS = {
     ScmInject.STORAGE_FLUSH: (StorageOperation.FLUSH,),
 }
 _SHORT_WRITE_BYTES = 1
+_ERRNO_MAX = 4095
 
 
 class _NoMetadata:
@@ -68,7 +70,7 @@ class ScmHost:
                 self.storages[partition.name, config.drc] = storage
                 stores[partition.name, config.drc] = storage.metadata or _NoMetadata()
                 configs.append(config)
-        self.machine = ScmHypervisor(ScmHypervisorConfig(tuple(configs)), stores)
+        self.machine = ScmHypervisor(ScmHypervisorConfig(tuple(configs)), stores, now=asyncio.get_running_loop().time())
 
     def attach(self, feed: Callable[[ExtensionInput], None]) -> None:
         """Say how inputs reach the machine."""
@@ -101,32 +103,37 @@ class ScmHost:
         if place is None:
             answer.error = EFAULT
         else:
-            storage, offset = place
+            device, storage, offset = place
             try:
                 answer.data = storage.blocks.read(offset, body.length)
             except StoreError as error:
+                device.read_failed()
                 answer.error = error.errno or EIO
         self._endpoint.reply(envelope, Envelope(memory_reply=answer))
 
     def memory_write(self, envelope: Envelope) -> None:
-        """A partition stores where a device is bound; a read-only backing is EIO."""
+        """A partition stores where a device is bound; a read-only one is EROFS, which is no failure of it."""
         body, answer = envelope.memory_write, MemoryReply()
         place = self._locate(envelope.source, body.address, len(body.data))
         if place is None:
             answer.error = EFAULT
         else:
-            storage, offset = place
+            device, storage, offset = place
             try:
                 storage.blocks.write(offset, body.data)
             except StoreError as error:
+                if error.errno != EROFS:
+                    device.write_failed(error.errno)
                 answer.error = error.errno or EIO
         self._endpoint.reply(envelope, Envelope(memory_reply=answer))
 
-    def _locate(self, partition: str, address: int, length: int) -> tuple[ScmStorage, int] | None:
+    def _locate(self, partition: str, address: int, length: int) -> tuple[ScmDevice, ScmStorage, int] | None:
         if not 0 < length <= INLINE_BYTES:
             return None
         place = self.machine.locate(partition, address, length)
-        return None if place is None else (self.storages[partition, place.drc], place.offset)
+        if place is None:
+            return None
+        return self.machine.device(partition, place.drc), self.storages[partition, place.drc], place.offset
 
     # --- misbehaviour on command -------------------------------------------------------------------------------------
 
@@ -138,6 +145,9 @@ class ScmHost:
             known = ", ".join(f"{p} {drc:#x}" for p, drc in self.storages) or "none"
             text = f"no SCM device {command.drc:#x} of {command.partition!r}; there are: {known}"
             return ManagementReply(status=ManagementReply.NOT_FOUND, text=text)
+        if command.error > _ERRNO_MAX:
+            text = f"errno {command.error}: expected at most {_ERRNO_MAX}"
+            return ManagementReply(status=ManagementReply.MALFORMED, text=text)
         count = command.count or 1
         match command.kind:
             case ScmInject.HEALTH:
@@ -164,6 +174,16 @@ class ScmHost:
         ]
 
 
+def _labels_of(blocks: Path) -> Path:
+    return blocks.with_name(blocks.name + ".labels")
+
+
+def _make_blank(path: Path, size_bytes: int) -> None:
+    """Make the file that nobody may write to later."""
+    with path.open("ab") as file:
+        file.truncate(size_bytes)
+
+
 def open_storage(
     topology: Topology, partition: str, number: int, config: ScmDeviceConfig, directory: str
 ) -> ScmStorage:
@@ -178,11 +198,14 @@ def open_storage(
     elif directory:
         blocks = Path(directory) / "scm" / f"{partition}-{number}.blocks"
         blocks.parent.mkdir(mode=0o700, exist_ok=True)
+        if config.is_readonly:
+            _make_blank(blocks, config.bytes)
+            _make_blank(_labels_of(blocks), config.metadata_size)
     else:
         raise ConfigError(f"partition {partition}: scm[{number}].backing is missing: expected a file, outside of a lab")
     return ScmStorage(
         blocks,
-        blocks.with_name(blocks.name + ".labels"),
+        _labels_of(blocks),
         blocks_bytes=config.bytes,
         metadata_bytes=config.metadata_size,
         readonly=config.is_readonly,

@@ -50,7 +50,7 @@ class _Case:
 def _cases(*, quick: bool) -> dict[str, _Case]:
     if quick:
         return {"mqtt-rtt": _Case(1, 3, 400, 100), "mqtt-pipelined": _Case(IN_FLIGHT, 3, 3000, 1000)}
-    return {"mqtt-rtt": _Case(1, 9, 1000, 200), "mqtt-pipelined": _Case(IN_FLIGHT, 9, 10_000, 2000)}
+    return {"mqtt-rtt": _Case(1, 7, 1000, 200), "mqtt-pipelined": _Case(IN_FLIGHT, 7, 5000, 1000)}
 
 
 def hcall_topology(broker: str) -> Topology:

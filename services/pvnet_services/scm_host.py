@@ -32,6 +32,7 @@ from pvnet.scm.hypervisor_io import (
     StartFlush,
     UnmapBlocks,
 )
+from pvnet.scm.profiles import QEMU
 
 _OPERATIONS = {
     ScmInject.STORAGE_READ: (StorageOperation.READ_BLOCKS, StorageOperation.READ_METADATA),
@@ -70,7 +71,11 @@ class ScmHost:
                 self.storages[partition.name, config.drc] = storage
                 stores[partition.name, config.drc] = storage.metadata or _NoMetadata()
                 configs.append(config)
-        self.machine = ScmHypervisor(ScmHypervisorConfig(tuple(configs)), stores, now=asyncio.get_running_loop().time())
+        # Calls that concern no device follow the profile that all devices have, else the reference's.
+        profiles = {config.profile.name: config.profile for config in configs}
+        profile = next(iter(profiles.values())) if len(profiles) == 1 else QEMU
+        machine_config = ScmHypervisorConfig(tuple(configs), profile=profile)
+        self.machine = ScmHypervisor(machine_config, stores, now=asyncio.get_running_loop().time())
 
     def attach(self, feed: Callable[[ExtensionInput], None]) -> None:
         """Say how inputs reach the machine."""

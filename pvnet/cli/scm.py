@@ -335,7 +335,7 @@ def inject(
     ] = None,
     flush_error: Annotated[str | None, typer.Option("--flush", metavar="ERRNO", help="EIO ...: flushes fail.")] = None,
     hcall: Annotated[str | None, typer.Option("--hcall", metavar="NAME=RC", help="An hcall answers this code.")] = None,
-    count: Annotated[int, typer.Option("--count", min=1, help="How many times.")] = 1,
+    count: Annotated[int, typer.Option("--count", min=1, max=(1 << 32) - 1, help="How many times.")] = 1,
     lab: LabOption = None,
     timeout: TimeoutOption = 10.0,
 ) -> None:
@@ -386,6 +386,10 @@ def _hcall_command(text: str | None) -> list[ScmInject]:
         rc = HcallRc[code.upper()] if code.upper() in HcallRc.__members__ else HcallRc(int(code, 0))
     except (KeyError, ValueError):
         raise ConfigError(f"--hcall {text!r}: expected such as H_SCM_HEALTH=H_HARDWARE") from None
+    if not opcode.name.startswith("H_SCM_"):
+        raise ConfigError(f"--hcall {text!r}: expected one of the hcalls of SCM (pvnet supported)")
+    if not -1 << 63 <= rc < 1 << 63:
+        raise ConfigError(f"--hcall {text!r}: expected a return code of 64 bits")
     return [ScmInject(kind=ScmInject.RETURN_CODE, opcode=int(opcode), rc=int(rc))]
 
 

@@ -22,6 +22,8 @@ from pvnet.scm.pdsm import HealthReport, Pdsm, decode_health, decode_package, pd
 PIECE_BYTES: Final = 64 * 1024
 LABEL_PIECE_BYTES: Final = 4096
 _WORDS: Final = struct.Struct("<III")
+_U32: Final = 1 << 32
+_U64: Final = 1 << 64
 
 
 class ScmDevice:
@@ -53,6 +55,12 @@ class ScmDevice:
         io = DeviceIo(operation=DeviceIo.IOCTL, command=int(command), data=data)
         return (await self.commands.transfer(command.name, io)).data
 
+    @staticmethod
+    def _check(doing: str, offset: int, length: int, limit: int) -> None:
+        """Refuse what does not even fit into a request as the driver refuses what lies outside."""
+        if not 0 <= offset < limit or not 0 <= length <= limit - offset:
+            raise DeviceError(errno.EINVAL, f"{doing}: {length} bytes at {offset:#x}")
+
     # --- label area --------------------------------------------------------------------------------------------------
 
     async def label_bytes(self) -> int:
@@ -60,7 +68,8 @@ class ScmDevice:
         return int(_WORDS.unpack(await self._command(ScmCommand.GET_CONFIG_SIZE))[1])
 
     async def read_labels(self, offset: int, length: int) -> bytes:
-        """Read bytes of the label area."""
+        """Read bytes of the label area; EINVAL when they do not all lie inside."""
+        self._check("GET_CONFIG_DATA", offset, length, _U32)
         found = bytearray()
         while len(found) < length:
             piece = min(LABEL_PIECE_BYTES, length - len(found))
@@ -69,7 +78,8 @@ class ScmDevice:
         return bytes(found)
 
     async def write_labels(self, offset: int, data: bytes) -> None:
-        """Store bytes into the label area."""
+        """Store bytes into the label area; EINVAL when they do not all lie inside."""
+        self._check("SET_CONFIG_DATA", offset, len(data), _U32)
         for at in range(0, len(data), LABEL_PIECE_BYTES):
             piece = data[at : at + LABEL_PIECE_BYTES]
             await self._command(ScmCommand.SET_CONFIG_DATA, struct.pack("<II", offset + at, len(piece)) + piece)
@@ -88,6 +98,7 @@ class ScmDevice:
 
     async def read(self, offset: int, length: int) -> bytes:
         """Read bytes of the device; fewer at its end."""
+        self._check("read", offset, 0, _U64)
         found = bytearray()
         while len(found) < length:
             piece = min(PIECE_BYTES, length - len(found))
@@ -100,6 +111,7 @@ class ScmDevice:
 
     async def write(self, offset: int, data: bytes) -> None:
         """Store bytes; ENOSPC when they reach beyond the device's end."""
+        self._check("write", offset, 0, _U64)
         for at in range(0, len(data), PIECE_BYTES):
             piece = data[at : at + PIECE_BYTES]
             io = DeviceIo(operation=DeviceIo.WRITE, offset=offset + at, data=piece)

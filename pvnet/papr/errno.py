@@ -26,6 +26,7 @@ EINVAL: Final = 22
 EMFILE: Final = 24
 EFBIG: Final = 27
 ENOSPC: Final = 28
+EROFS: Final = 30
 EPIPE: Final = 32
 EBADFD: Final = 77
 EOPNOTSUPP: Final = 95

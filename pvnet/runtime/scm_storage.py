@@ -28,7 +28,6 @@ import mmap
 import os
 import stat
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -79,25 +78,33 @@ class StorageFault:
     count: int = 1
 
 
+@dataclass(eq=False, slots=True)
+class _Due:
+    fault: StorageFault
+    left: int
+
+
 class StorageFaults:
     """The failures that a device is due to have, in order, and how long a flush takes at least."""
 
     def __init__(self) -> None:
         self.flush_s = 0.0
-        self._due: deque[StorageFault] = deque()
+        self._due: list[_Due] = []
 
     def add(self, fault: StorageFault) -> None:
         """Plan failures.  Raises :class:`LocalError` when the count, errno or length makes no sense."""
         if fault.count < 1 or fault.number < 1 or fault.stored_bytes < 0:
             raise LocalError(f"{fault}: expected a count and an errno above 0")
-        self._due.extend([fault] * fault.count)
+        self._due.append(_Due(fault, fault.count))
 
     def take(self, operation: StorageOperation) -> StorageFault | None:
         """Return the failure that this operation has to have, if any; it is then used up."""
-        for fault in self._due:
-            if fault.operation is operation:
-                self._due.remove(fault)
-                return fault
+        for due in self._due:
+            if due.fault.operation is operation:
+                due.left -= 1
+                if not due.left:
+                    self._due.remove(due)
+                return due.fault
         return None
 
     def clear(self) -> None:

@@ -235,7 +235,8 @@ class ScmConfig(Strict):
     profile: Literal["qemu", "phyp"] = "qemu"
     """``qemu`` answers exactly as QEMU does; ``phyp`` keeps bindings, works in steps and has statistics."""
     backing: str | None = None
-    """File of the blocks (the labels beside it, with ``.labels`` added); without one they live as long as the lab."""
+    """File of the blocks, relative to the topology file (the labels beside it, with ``.labels`` added); without one
+    they live as long as the lab."""
     unarmed: bool = False
     """Whether its health says that it cannot save its contents at a power loss."""
     readonly: bool = False

@@ -21,7 +21,7 @@ from pvnet.core.errors import ConfigError
 from pvnet.core.names import check_name
 from pvnet.runtime.layout import memory_needed
 from pvnet.runtime.toml_lines import locate
-from pvnet.runtime.topology import BrokerConfig, Topology, default_topology
+from pvnet.runtime.topology import BrokerConfig, ScmConfig, Topology, default_topology
 from pvnet.transport.uri import BrokerUrl
 
 _MAX_BYTES: Final = 1 << 20
@@ -197,8 +197,21 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
     return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)
 
 
+def _with_backings_found(topology: Topology, path: Path) -> Topology:
+    """Make the backing files of SCM devices absolute: they lie beside the topology, wherever the lab is started."""
+
+    def found(device: ScmConfig) -> ScmConfig:
+        if device.backing is None:
+            return device
+        return device.model_copy(update={"backing": os.path.normpath(path.parent.absolute() / device.backing)})
+
+    partitions = [p.model_copy(update={"scm": [found(device) for device in p.scm]}) for p in topology.partitions]
+    return topology.model_copy(update={"partitions": partitions})
+
+
 def _with_files_found(topology: Topology, text: str, path: Path) -> Topology:
-    """Make the paths in the broker table absolute and read the password, once, where the error can name the line."""
+    """Make the paths absolute and read the password, once, where the error can name the line."""
+    topology = _with_backings_found(topology, path)
     broker = topology.broker
     if "://" not in broker.use:
         return topology

@@ -72,14 +72,17 @@ class ScmHypervisor:
     """An :class:`~pvnet.papr.extension.HcallExtension`; see the module's text.
 
     :param stores: metadata of every configured device, by partition and DRC index.
+    :param now: time (seconds) at which the devices are switched on.
     :raises LocalError: an index is used twice, devices of a partition overlap, or a store is missing.
     """
 
-    def __init__(self, config: ScmHypervisorConfig, stores: Mapping[tuple[str, int], MetadataStore]) -> None:
+    def __init__(
+        self, config: ScmHypervisorConfig, stores: Mapping[tuple[str, int], MetadataStore], *, now: float = 0.0
+    ) -> None:
         self.config = config
         self.counters = Counters()
         self._out: list[ExtensionOutput | Note] = []
-        self._now = 0.0
+        self._now = now
         self._partitions: dict[str, ScmPartition] = {}
         self._tokens: Continuations[Work] = Continuations(config.operation_limit)
         self._binds = BindCalls(self._tokens, config.profile, self._out.append)
@@ -224,7 +227,8 @@ class ScmHypervisor:
 
     def locate(self, partition: str, address: int, length: int) -> BlockPlace | None:
         """Which bytes of which device a partition means by an address range; ``None`` unless one range holds it all."""
-        for device in self._partition(partition).devices():
+        state = self._partitions.get(partition)
+        for device in () if state is None else state.devices():
             for bound in device.ranges():
                 if bound.address <= address and length >= 0 and address + length <= bound.end:
                     return BlockPlace(device.config.drc, bound.first * bound.block_size + address - bound.address)

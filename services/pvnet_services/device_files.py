@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from pvnet.papr import device_io as io
-from pvnet.papr.errno import EBADF, EINVAL, ENOENT
+from pvnet.papr.errno import EBADF, EINVAL, EMFILE, ENOENT
 from pvnet.pb.v1.device_pb2 import DeviceIo, DeviceReply
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.runtime.driver import Driver
@@ -22,6 +22,8 @@ from pvnet.runtime.endpoint import Endpoint
 VMC_PATH = "/dev/ibmvmc"
 CRQ_PATH = "/dev/crq"
 """Raw CRQ devices: ``/dev/crq0``, ``/dev/crq1`` ... in the order of the topology."""
+MAX_BLOCK_FILES = 256
+"""Open files of all block devices of a partition together; beyond it EMFILE."""
 
 AdapterDriver = Driver[io.AdapterInput, Any]
 Owner = tuple[str, int]
@@ -87,10 +89,11 @@ class DeviceFiles:
             if number is not None:
                 self._calls[number].driver.feed(io.DeviceInterrupt(number))
             return
-        if call.path in self._blocks or call.handle in self._block_files:
+        is_open = call.operation == DeviceIo.OPEN
+        if call.path in self._blocks if is_open else call.handle in self._block_files:
             self._block_request(envelope, call, owner)
             return
-        if call.operation == DeviceIo.OPEN:
+        if is_open:
             driver = self._devices.get(call.path)
             inner = 0
             if driver is None:
@@ -113,6 +116,9 @@ class DeviceFiles:
 
     def _block_request(self, envelope: Envelope, call: DeviceIo, owner: Owner) -> None:
         if call.operation == DeviceIo.OPEN:
+            if len(self._block_files) >= MAX_BLOCK_FILES:
+                self._answer(envelope, -EMFILE)
+                return
             self._last_handle += 1
             self._block_files[self._last_handle] = (self._blocks[call.path], owner)
             self._answer(envelope, self._last_handle)

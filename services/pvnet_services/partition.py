@@ -181,9 +181,7 @@ class PartitionNode:
         await endpoint.wait_peer(HYPERVISOR, timeout=self.timeout)
         if self.adapter is not None:
             await self._vmc_up(self.adapter)
-        async with asyncio.timeout(self.timeout):
-            for device in self.scm:
-                await device.rested.wait()
+        await self._scm_up()
         endpoint.ready("management partition" if self.adapter is not None else "partition")
 
     async def _vmc_up(self, adapter: MappedAdapter) -> None:
@@ -196,6 +194,16 @@ class PartitionNode:
             raise UnreachableError(f"the VMC did not come up within {self.timeout:g} s (state {state})") from None
         if self._problem is not None:
             raise self._problem
+
+    async def _scm_up(self) -> None:
+        """Wait until every device is usable, or is known not to be."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                for device in self.scm:
+                    await device.rested.wait()
+        except TimeoutError:
+            states = ", ".join(f"{d.machine.config.drc:#x} {d.machine.state.name.lower()}" for d in self.scm)
+            raise UnreachableError(f"the SCM devices did not come up within {self.timeout:g} s ({states})") from None
 
     async def stop(self) -> None:
         """Deregister the adapters as a driver that is unloaded does, then leave."""

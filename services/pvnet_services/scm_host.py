@@ -14,6 +14,7 @@ from pvnet.client.scm_layout import device_config
 from pvnet.core.errors import ConfigError, LocalError
 from pvnet.papr.errno import EFAULT, EIO, EROFS
 from pvnet.papr.extension import ExtensionInput, ExtensionOutput
+from pvnet.papr.hcall import is_busy
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.management_pb2 import ManagementReply, ScmInject
 from pvnet.pb.v1.papr_pb2 import MemoryReply
@@ -160,7 +161,8 @@ class ScmHost:
             case ScmInject.HEALTH_OWN:
                 self._feed(SetHealth(*key, None))
             case ScmInject.RETURN_CODE:
-                self._feed(SetScmFault(*key, command.opcode, command.rc, count=count))
+                outs = (0,) if is_busy(command.rc) else ()  # no token: whoever is told "busy" starts again
+                self._feed(SetScmFault(*key, command.opcode, command.rc, outs, count))
             case kind if kind in _OPERATIONS:
                 for operation in _OPERATIONS[kind]:
                     stored = 0 if command.error else _SHORT_WRITE_BYTES

@@ -178,6 +178,14 @@ def test_files_are_relative_to_the_topology_and_checked(tmp_path: Path) -> None:
     assert (broker.ca_file, broker.password, broker.password_file) == (str(tmp_path / "ca.pem"), "one", None)
 
 
+def test_backings_are_relative_to_the_topology(tmp_path: Path) -> None:
+    path = tmp_path / "t.toml"
+    devices = "".join(f"[[partition.scm]]\n{line}\n" for line in ('backing="a/x"', 'backing="/b"', ""))
+    path.write_text(f'[[partition]]\nname="p"\n{devices}')
+    found = [device.backing for device in load_topology(path).partition("p").scm]
+    assert found == [str(tmp_path / "a/x"), "/b", None]
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

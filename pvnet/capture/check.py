@@ -10,19 +10,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from pvnet.capture import hcall_trace, transcript
-from pvnet.capture.hcall_check import PlatformFactory, run_hcall_trace
+from pvnet.capture.hcall_check import CrqTargetFactory, LocalCrqTarget, run_hcall_trace
 from pvnet.capture.jsonl import read_objects, schema_of
 from pvnet.capture.report import Report
 from pvnet.capture.scm_check import LocalScmTarget, ScmTargetFactory, run_scm_trace
 from pvnet.capture.vmc_check import PartitionFactory, run_vmc_transcript
-from pvnet.papr.platform import Platform
 from pvnet.vmc.partition import VmcPartition
 
 
 def check_file(
     path: Path,
     make_machine: PartitionFactory = VmcPartition,
-    make_platform: PlatformFactory = Platform,
+    make_crq: CrqTargetFactory = LocalCrqTarget,
     make_scm: ScmTargetFactory = LocalScmTarget,
 ) -> Report:
     """Run one recording; the factories may put a transport between the runner and what it compares.
@@ -37,6 +36,6 @@ def check_file(
             trace = hcall_trace.parse_hcall_trace(str(path), objects)
             if hcall_trace.is_scm(trace):
                 return run_scm_trace(trace, make_scm)
-            return run_hcall_trace(trace, make_platform)
+            return run_hcall_trace(trace, make_crq)
         case _:
             raise objects[0].child("meta").error("schema", f'"{transcript.SCHEMA}" or "{hcall_trace.SCHEMA}"')

@@ -38,50 +38,110 @@ from pvnet.papr.platform_io import (
     PartitionStarted,
     PartnerElement,
     PlatformConfig,
-    PlatformInput,
     PlatformOutput,
     RaiseIrq,
 )
 from pvnet.papr.signatures import describe
 
-_GUEST: Final = "guest"
+GUEST: Final = "guest"
+"""The partition that makes the recorded calls."""
 _ANSWER: Final = encode_init_complete()
+_INIT_BITS: Final = int.from_bytes(encode_init()[:2], "big")
 _FIRST_REGISTER: Final = 4
 _MEMORY_LIMIT: Final = 1 << 36
 
 
-class TracedPlatform(Protocol):
-    """What the runner calls: a :class:`Platform`, here or at the other end of a transport."""
+class CrqTarget(Protocol):
+    """What a trace is run against: a hypervisor and the guest's memory, here or at the other end of a transport.
 
-    def feed(self, event: PlatformInput, now: float) -> list[PlatformOutput]:
-        """Consume one input at time ``now`` and return the consequences in order."""
+    Its partner of each pair answers INIT with INIT COMPLETE, at once.
+    """
+
+    def hcall(self, opcode: int, args: tuple[int, ...]) -> HcallResult:
+        """Make a call from the guest; returns after its consequences."""
         ...
 
-    def partner_register(self, partition: str, unit: int) -> list[PlatformOutput]:
-        """Register the hypervisor's own end of a pair."""
+    def partner_post(self, unit: int, element: bytes) -> None:
+        """Send 16 bytes from the hypervisor's own end of the adapter's pair."""
         ...
 
-    def partner_post(self, partition: str, unit: int, element: bytes) -> list[PlatformOutput]:
-        """Send 16 bytes from the hypervisor's own end."""
+    def take_irq(self) -> bool:
+        """Whether an interrupt has come since the last time."""
+        ...
+
+    def read(self, address: int, n: int) -> bytes:
+        """Load ``n`` bytes of the guest's memory."""
+        ...
+
+    def write(self, address: int, data: bytes) -> None:
+        """Store into the guest's memory."""
         ...
 
 
-PlatformFactory: TypeAlias = Callable[[PlatformConfig], TracedPlatform]
-"""Makes the hypervisor that a trace is run against."""
+CrqTargetFactory: TypeAlias = Callable[[PlatformConfig], CrqTarget]
+"""Makes the hypervisor that a trace is run against; its only partition is :data:`GUEST`."""
 
 
-def run_hcall_trace(trace: HcallTrace, make_platform: PlatformFactory = Platform) -> Report:
-    """Compare; see the module's text.  ``make_platform`` may put a transport between the runner and the hypervisor.
+class LocalCrqTarget:
+    """The hypervisor machine in this process, with the guest's memory mapped."""
+
+    def __init__(self, config: PlatformConfig) -> None:
+        guest = config.partitions[0]
+        self._memory = Segment(mmap.mmap(-1, guest.memory_bytes))
+        self._platform = Platform(config)
+        self._irq = False
+        self._platform.feed(PartitionStarted(guest.name, self._memory), 0.0)
+        for adapter in guest.adapters:
+            if adapter.partner is not None:
+                self._platform.partner_register(guest.name, adapter.unit)
+
+    def hcall(self, opcode: int, args: tuple[int, ...]) -> HcallResult:
+        """Make a call from the guest; returns after its consequences."""
+        result, *consequences = self._platform.feed(HcallRequest(GUEST, 1, opcode, args), 0.0)
+        assert isinstance(result, HcallResult), "memory is mapped: every call is answered at once"
+        self._take(consequences)
+        return result
+
+    def partner_post(self, unit: int, element: bytes) -> None:
+        """Send 16 bytes from the hypervisor's own end of the adapter's pair."""
+        self._take(self._platform.partner_post(GUEST, unit, element))
+
+    def take_irq(self) -> bool:
+        """Whether an interrupt has come since the last time."""
+        was_raised, self._irq = self._irq, False
+        return was_raised
+
+    def read(self, address: int, n: int) -> bytes:
+        """Load ``n`` bytes of the guest's memory."""
+        return self._memory.read(address, n)
+
+    def write(self, address: int, data: bytes) -> None:
+        """Store into the guest's memory."""
+        self._memory.write(address, data)
+
+    def _take(self, outputs: Sequence[PlatformOutput]) -> None:
+        for output in outputs:
+            match output:
+                case PartnerElement(_, unit, element) if element[:2] == encode_init()[:2]:
+                    self.partner_post(unit, _ANSWER)
+                case RaiseIrq():
+                    self._irq = True
+                case _:
+                    pass
+
+
+def run_hcall_trace(trace: HcallTrace, make_target: CrqTargetFactory = LocalCrqTarget) -> Report:
+    """Compare; see the module's text.  ``make_target`` may put a transport between the runner and the hypervisor.
 
     Raises :class:`ConfigError` for a kind of trace that cannot be run.
     """
-    return HcallTraceRunner(trace, make_platform).run()
+    return HcallTraceRunner(trace, make_target).run()
 
 
 class HcallTraceRunner:
     """One trace; ``hidden`` counts, by kind, what the guest must have done between the calls."""
 
-    def __init__(self, trace: HcallTrace, make_platform: PlatformFactory = Platform) -> None:
+    def __init__(self, trace: HcallTrace, make_target: CrqTargetFactory = LocalCrqTarget) -> None:
         meta = trace.meta
         unit = next((device.unit for device in meta.vdevices if device.has_crq), None)
         if unit is None or meta.queue_real is None or meta.memory_bytes is None:
@@ -96,15 +156,12 @@ class HcallTraceRunner:
         self.trace = trace
         self.report = Report(trace.name)
         self.hidden: Counter[str] = Counter()
-        self.memory = Segment(mmap.mmap(-1, meta.memory_bytes))
+        self.memory_bytes = meta.memory_bytes
         self.queue = meta.queue_real
         self.unit = unit
         adapters = tuple(_adapter(device) for device in meta.vdevices)
-        partition = PartitionConfig(_GUEST, meta.memory_bytes, adapters)
-        self.platform = make_platform(PlatformConfig((partition,), PROFILES[meta.profile]))
-        self.platform.feed(PartitionStarted(_GUEST, self.memory), 0.0)
-        self.platform.partner_register(_GUEST, unit)
-        self.irq = False
+        partition = PartitionConfig(GUEST, meta.memory_bytes, adapters)
+        self.target = make_target(PlatformConfig((partition,), PROFILES[meta.profile]))
         self.position = 0
         """Slot that the hypervisor fills next."""
         self.slots = 0
@@ -120,11 +177,11 @@ class HcallTraceRunner:
                 case TraceQueue():
                     self._compare_queue(record)
                 case TraceIrq():
-                    if self.irq == record.is_raised:
+                    was_raised = self.target.take_irq()
+                    if was_raised == record.is_raised:
                         self.report.passed += 1
                     else:
-                        self.report.fail(record.n, "interrupt", _raised(record.is_raised), _raised(self.irq))
-                    self.irq = False
+                        self.report.fail(record.n, "interrupt", _raised(record.is_raised), _raised(was_raised))
                 case _:
                     pass
         return self.report
@@ -165,7 +222,7 @@ class HcallTraceRunner:
             self._fill(slot + 1)
         elif value[0] == CrqHeader.COMMAND and slot == self.position:
             self.hidden["partner posted"] += 1
-            self._take(self.platform.partner_post(_GUEST, self.unit, value))
+            self.target.partner_post(self.unit, value)
             self._advance(was_occupied=False)
 
     # What the trace does not say
@@ -198,15 +255,15 @@ class HcallTraceRunner:
         zeroed = [slot for slot, value in slots.items() if self._slot(slot)[0] and not any(value)]
         if zeroed and self.position == 0:
             self.hidden["guest cleared the queue"] += 1
-            self.memory.write(self.queue, bytes(self._address(self.slots - 1) + ELEMENT_BYTES - self.queue))
+            self.target.write(self.queue, bytes(self._address(self.slots - 1) + ELEMENT_BYTES - self.queue))
         elif zeroed:
             self.hidden["guest zeroed a slot"] += len(zeroed)
             for slot in zeroed:
-                self.memory.write(self._address(slot), bytes(ELEMENT_BYTES))
+                self.target.write(self._address(slot), bytes(ELEMENT_BYTES))
         for slot, value in slots.items():
             if value[0] not in (0, CrqHeader.COMMAND, CrqHeader.INIT) and self._slot(slot) != value:
                 self.hidden["guest stored a pattern"] += 1
-                self.memory.write(self._address(slot), value)
+                self.target.write(self._address(slot), value)
 
     def _fill(self, upto: int) -> None:
         """The guest sends INITs (and consumes what is in the way) until ``upto`` is the next slot."""
@@ -219,33 +276,22 @@ class HcallTraceRunner:
             self._hcall(HcallOpcode.H_SEND_CRQ, (self.unit, *to_words(encode_init())))
             if self.position == before:
                 break  # the comparison that follows says so
-        self.irq = False
+        self.target.take_irq()
 
     # Doing
 
     def _hcall(self, opcode: int, args: tuple[int, ...]) -> HcallResult:
-        outputs = self.platform.feed(HcallRequest(_GUEST, 1, opcode, args), 0.0)
-        result = outputs[0]
-        assert isinstance(result, HcallResult), "memory is mapped: every call is answered at once"
+        # What the partner does about an INIT is that it answers, into the slot that is next.
+        is_init = opcode == HcallOpcode.H_SEND_CRQ and len(args) > 1 and args[1] >> 48 == _INIT_BITS
+        was_occupied = not (is_init and self.slots) or bool(self._slot(self.position)[0])
+        result = self.target.hcall(opcode, args)
         if result.rc == 0 and args and args[0] & 0xFFFF_FFFF == self.unit:
             if opcode == HcallOpcode.H_REG_CRQ:
                 self.slots, self.position = args[2] // ELEMENT_BYTES, 0
             if opcode == HcallOpcode.H_FREE_CRQ:
                 self.slots = 0
-        self._take(outputs[1:])
+        self._advance(was_occupied=was_occupied)
         return result
-
-    def _take(self, outputs: Sequence[PlatformOutput]) -> None:
-        for output in outputs:
-            match output:
-                case PartnerElement(partition, unit, element) if element[:2] == encode_init()[:2]:
-                    was_occupied = not self.slots or bool(self._slot(self.position)[0])
-                    self._take(self.platform.partner_post(partition, unit, _ANSWER))
-                    self._advance(was_occupied=was_occupied)
-                case RaiseIrq():
-                    self.irq = True
-                case _:
-                    pass
 
     def _advance(self, *, was_occupied: bool) -> None:
         """Follow the platform's place: the slot was free and is not any more."""
@@ -254,15 +300,15 @@ class HcallTraceRunner:
 
     def _address(self, slot: int) -> int:
         address = self.queue + slot * ELEMENT_BYTES
-        if address + ELEMENT_BYTES > self.memory.size:
+        if address + ELEMENT_BYTES > self.memory_bytes:
             raise ConfigError(f"{self.trace.name}: queue slot {slot} at {address:#x}: expected one inside of 'memory'")
         return address
 
     def _slot(self, slot: int) -> bytes:
-        return bytes(self.memory.read(self._address(slot), ELEMENT_BYTES))
+        return self.target.read(self._address(slot), ELEMENT_BYTES)
 
     def _clear(self, slot: int) -> None:
-        self.memory.write(self._address(slot), b"\0")
+        self.target.write(self._address(slot), b"\0")
 
 
 def _seen_after(records: Sequence[TraceRecord], index: int) -> list[TraceQueue | TraceIrq]:

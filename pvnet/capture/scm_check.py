@@ -18,7 +18,7 @@ incomplete.  Deduced from the recording as a whole, and counted in ``hidden``:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Protocol, TypeAlias
 
@@ -40,7 +40,7 @@ from pvnet.papr.platform_io import (
 from pvnet.papr.signatures import describe
 from pvnet.papr.tce import low32
 from pvnet.scm.calls import Health
-from pvnet.scm.device import MemoryMetadata, ScmDeviceConfig, ScmType
+from pvnet.scm.device import MemoryMetadata, MetadataStore, ScmDeviceConfig, ScmType
 from pvnet.scm.hypervisor import ScmHypervisor
 from pvnet.scm.hypervisor_io import ConnectorConfig, FlushDone, ScmHypervisorConfig, StartFlush
 from pvnet.scm.profiles import PROFILES
@@ -74,11 +74,12 @@ ScmTargetFactory: TypeAlias = Callable[[ScmHypervisorConfig, dict[tuple[str, int
 class LocalScmTarget:
     """The hypervisor machine in this process; a flush is done when the runner says so."""
 
-    def __init__(self, config: ScmHypervisorConfig, stores: dict[tuple[str, int], MemoryMetadata]) -> None:
+    def __init__(self, config: ScmHypervisorConfig, stores: Mapping[tuple[str, int], MetadataStore]) -> None:
         guest = PartitionConfig(GUEST, _MEMORY_BYTES)
         self._platform = Platform(PlatformConfig((guest,), QEMU), [ScmHypervisor(config, stores)])
         self._platform.feed(PartitionStarted(GUEST), 0.0)
-        self._flushes: dict[tuple[int, int], int] = {}
+        self.flushes: dict[tuple[int, int], int] = {}
+        """Flushes under way: (DRC index, token) to what the machine calls it."""
 
     def hcall(self, opcode: int, args: tuple[int, ...]) -> HcallResult:
         """Make a call from the guest."""
@@ -86,14 +87,14 @@ class LocalScmTarget:
         assert isinstance(result, HcallResult), "no recorded call needs the guest's memory"
         for output in consequences:
             if isinstance(output, StartFlush):
-                self._flushes[output.drc, result.outs[0]] = output.tag
+                self.flushes[output.drc, result.outs[0]] = output.tag
         return result
 
-    def finish_flush(self, drc: int, token: int) -> None:
-        """Let this flush be done."""
-        tag = self._flushes.pop((drc, token), None)
+    def finish_flush(self, drc: int, token: int, error: int = 0) -> None:
+        """Let this flush be done, or have failed with a Linux errno."""
+        tag = self.flushes.pop((drc, token), None)
         if tag is not None:
-            self._platform.feed(FlushDone(tag), 0.0)
+            self._platform.feed(FlushDone(tag, error), 0.0)
 
 
 def run_scm_trace(trace: HcallTrace, make_target: ScmTargetFactory = LocalScmTarget) -> Report:

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pvnet.capture.hcall_check import HcallTraceRunner, run_hcall_trace
+from pvnet.capture.hcall_check import HcallTraceRunner, LocalCrqTarget, run_hcall_trace
 from pvnet.capture.hcall_trace import TraceCall, TraceIrq, TraceMark, TraceQueue, read_hcall_trace
 from pvnet.core.errors import ConfigError
 from pvnet.papr.hcall import HcallOpcode
-from pvnet.papr.platform import Platform
 
 QEMU = read_hcall_trace(Path(__file__).parents[1] / "vectors" / "qemu-7.2-crq.jsonl")
 UNIT = 0x2000
@@ -155,9 +154,9 @@ def test_no_trace_breaks_the_runner(data):
 def test_what_is_compared_may_be_elsewhere():
     made = []
 
-    def make_platform(config):
+    def make_target(config):
         made.append(config)
-        return Platform(config)
+        return LocalCrqTarget(config)
 
-    assert run_hcall_trace(QEMU, make_platform).failed == 0
+    assert run_hcall_trace(QEMU, make_target).failed == 0
     assert len(made) == 1

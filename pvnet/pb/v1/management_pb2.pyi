@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Management(_message.Message):
-    __slots__ = ("token", "list_partitions", "show_partition", "power_on", "power_off", "issue_hcall", "show_status", "shut_down", "scm_inject")
+    __slots__ = ("token", "list_partitions", "show_partition", "power_on", "power_off", "issue_hcall", "show_status", "shut_down", "scm_inject", "finish_flush")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LIST_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     SHOW_PARTITION_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class Management(_message.Message):
     SHOW_STATUS_FIELD_NUMBER: _ClassVar[int]
     SHUT_DOWN_FIELD_NUMBER: _ClassVar[int]
     SCM_INJECT_FIELD_NUMBER: _ClassVar[int]
+    FINISH_FLUSH_FIELD_NUMBER: _ClassVar[int]
     token: int
     list_partitions: ListPartitions
     show_partition: ShowPartition
@@ -27,7 +28,8 @@ class Management(_message.Message):
     show_status: ShowStatus
     shut_down: ShutDown
     scm_inject: ScmInject
-    def __init__(self, token: _Optional[int] = ..., list_partitions: _Optional[_Union[ListPartitions, _Mapping]] = ..., show_partition: _Optional[_Union[ShowPartition, _Mapping]] = ..., power_on: _Optional[_Union[PowerOn, _Mapping]] = ..., power_off: _Optional[_Union[PowerOff, _Mapping]] = ..., issue_hcall: _Optional[_Union[IssueHcall, _Mapping]] = ..., show_status: _Optional[_Union[ShowStatus, _Mapping]] = ..., shut_down: _Optional[_Union[ShutDown, _Mapping]] = ..., scm_inject: _Optional[_Union[ScmInject, _Mapping]] = ...) -> None: ...
+    finish_flush: FinishFlush
+    def __init__(self, token: _Optional[int] = ..., list_partitions: _Optional[_Union[ListPartitions, _Mapping]] = ..., show_partition: _Optional[_Union[ShowPartition, _Mapping]] = ..., power_on: _Optional[_Union[PowerOn, _Mapping]] = ..., power_off: _Optional[_Union[PowerOff, _Mapping]] = ..., issue_hcall: _Optional[_Union[IssueHcall, _Mapping]] = ..., show_status: _Optional[_Union[ShowStatus, _Mapping]] = ..., shut_down: _Optional[_Union[ShutDown, _Mapping]] = ..., scm_inject: _Optional[_Union[ScmInject, _Mapping]] = ..., finish_flush: _Optional[_Union[FinishFlush, _Mapping]] = ...) -> None: ...
 
 class ListPartitions(_message.Message):
     __slots__ = ("first",)
@@ -108,6 +110,14 @@ class ScmInject(_message.Message):
     error: int
     count: int
     def __init__(self, partition: _Optional[str] = ..., drc: _Optional[int] = ..., kind: _Optional[_Union[ScmInject.Kind, str]] = ..., health_bits: _Optional[int] = ..., health_valid: _Optional[int] = ..., opcode: _Optional[int] = ..., rc: _Optional[int] = ..., error: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
+
+class FinishFlush(_message.Message):
+    __slots__ = ("drc", "token")
+    DRC_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    drc: int
+    token: int
+    def __init__(self, drc: _Optional[int] = ..., token: _Optional[int] = ...) -> None: ...
 
 class ManagementReply(_message.Message):
     __slots__ = ("token", "status", "text", "partitions", "next", "rc", "outs", "status_json")

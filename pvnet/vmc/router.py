@@ -1,7 +1,7 @@
 """The payload layer: the 32-byte header that management applications put before their data, and its router category.
 
 The channel itself never looks into a payload.  Above it, the public test program of the driver's own repository shows
-a header (Spec: ecosystem A.6), all fields big-endian::
+a header, all fields big-endian::
 
     00 descriptor DE CA FF | 03 header length 32 | 04 message length u32 | 08 correlation u32 | 0C target u16
     0E reserved | 0F flags | 10 data length u32 | 14 opcode u16 | 16 return code u16 | 18 reserved 8 | 20 data

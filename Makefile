@@ -3,6 +3,7 @@
 #   make demo              run the whole lab once
 #   make test              all tests            (ARGS=... goes to pytest)
 #   make test-pythons      the tests on every Python that is installed
+#   make soak              the tests that kill processes, many times over (an hour)
 #   make cover             branch coverage of the pure packages, at least 95 %
 #   make lint              ruff, mypy, import rules, generated code up to date
 #   make test PYTHON=python3.13 VENV=.venv313   with another Python
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo test test-pythons cover lint format bench proto clean
+.PHONY: help setup dev demo test test-pythons soak cover lint format bench proto clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -42,6 +43,10 @@ demo: $(VENV)/.ok
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# What `make test` does a few times at random moments, here hundreds of times.
+soak: $(VENV)/.dev
+	PVNET_SOAK=1 $(BIN)/python -m pytest tests/system $(ARGS)
 
 # The tests on every Python from 3.11 on that this machine has, each in a virtual environment of its own.
 test-pythons:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
 from pvnet.capture.check import check_file
 from pvnet.capture.report import Report
-from pvnet.cli.run import JsonOption, say, say_json
+from pvnet.cli.run import JsonOption, run, say, say_json
 from pvnet.core.errors import ConfigError
 
 SHOWN_MISMATCHES = 20
@@ -22,13 +25,28 @@ class ConformanceTransport(StrEnum):
 
     LOOPBACK = "loopback"
     MQTT = "mqtt"
+    UNIX = "unix"
+
+
+Check: TypeAlias = Callable[[Path], Report]
+"""Runs one recording."""
+
+
+@dataclass(slots=True)
+class _Results:
+    reports: list[Report] = field(default_factory=list)
+    errors: list[ConfigError] = field(default_factory=list)
 
 
 def conformance(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recordings: JSON lines, any supported kind.")],
     transport: Annotated[
-        ConformanceTransport, typer.Option("--transport", help="What carries the calls.")
+        ConformanceTransport,
+        typer.Option("--transport", help="What carries the calls; unix is not available yet."),
     ] = ConformanceTransport.LOOPBACK,
+    broker: Annotated[
+        str, typer.Option("--broker", metavar="auto|embedded|mosquitto|URL", help="The broker of --transport mqtt.")
+    ] = "auto",
     show_all: Annotated[
         bool, typer.Option("--all", help=f"Print all mismatches, not {SHOWN_MISMATCHES} a file.")
     ] = False,
@@ -38,39 +56,63 @@ def conformance(
 
     A recorded VMC session (pvnet-vmc-transcript/1) runs against the management partition's machine in dialect linux:
     one comparison per recorded CRQ message of the partition, H_COPY_RDMA, H_REG_CRQ, H_FREE_CRQ, H_ENABLE_CRQ and
-    H_REQUEST_VMC.  A recorded trace of CRQ or SCM hcalls (pvnet-hcall-trace/1) runs against the hypervisor: one
-    comparison per call (return code and registers), queue observation and interrupt observation.
+    H_REQUEST_VMC.  A recorded trace of hcalls (pvnet-hcall-trace/1), of CRQs or of SCM, runs against the hypervisor:
+    one comparison per call (return code and registers), queue observation and interrupt observation.
+
+    With --transport mqtt the machine runs in a process of its own: calls, CRQ entries, interrupts, memory and device
+    calls are messages through the broker.
 
     The last line is "N passed, M failed".  Exit 0: all agree; 1: something differs; 2: a file cannot be read or run.
     """
-    if transport is not ConformanceTransport.LOOPBACK:
-        raise ConfigError(f"--transport {transport}: expected loopback: recordings run on this transport only so far")
-    reports: list[Report] = []
-    errors: list[ConfigError] = []
+    results = _Results()
+    match transport:
+        case ConformanceTransport.LOOPBACK:
+            _run_all(files, check_file, results, show_all=show_all, quiet=as_json)
+        case ConformanceTransport.MQTT:
+            run(_over_mqtt(broker, lambda check: _run_all(files, check, results, show_all=show_all, quiet=as_json)))
+        case ConformanceTransport.UNIX:
+            raise ConfigError("--transport unix: not available yet: expected loopback or mqtt")
+    _sum_up(results, as_json=as_json)
+
+
+async def _over_mqtt(broker: str, run_all: Callable[[Check], None]) -> None:
+    """Run with a broker; the runner waits for messages, so it has a thread of its own."""
+    from pvnet.cli.demo import checked_broker
+    from pvnet.client.conformance.session import RemoteSession
+
+    async with RemoteSession(checked_broker(broker)) as session:
+        await asyncio.to_thread(run_all, session.check)
+
+
+def _run_all(files: Sequence[Path], check: Check, results: _Results, *, show_all: bool, quiet: bool) -> None:
     for path in files:
         try:
-            report = check_file(path)
+            report = check(path)
         except ConfigError as error:
-            errors.append(error)
+            results.errors.append(error)
             sys.stdout.flush()
             sys.stderr.write(f"{error}\n")
             continue
-        reports.append(report)
-        if not as_json:
+        results.reports.append(report)
+        if not quiet:
             _print(report, show_all=show_all)
-    passed, failed = sum(report.passed for report in reports), sum(report.failed for report in reports)
+
+
+def _sum_up(results: _Results, *, as_json: bool) -> None:
+    passed = sum(report.passed for report in results.reports)
+    failed = sum(report.failed for report in results.reports)
     if as_json:
         say_json(
             {
-                "files": [_as_json(report) for report in reports],
-                "errors": [str(error) for error in errors],
+                "files": [_as_json(report) for report in results.reports],
+                "errors": [str(error) for error in results.errors],
                 "passed": passed,
                 "failed": failed,
             }
         )
     else:
         say(f"{passed} passed, {failed} failed")
-    code = ConfigError.exit_code if errors else int(failed > 0)
+    code = ConfigError.exit_code if results.errors else int(failed > 0)
     if code:
         raise typer.Exit(code)
 

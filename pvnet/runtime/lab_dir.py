@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pvnet.core.errors import ConfigError, UnreachableError
 from pvnet.core.names import check_name
 from pvnet.runtime.child import start_time
+from pvnet.runtime.reaper import take
 from pvnet.transport.uri import BrokerUrl
 
 _GLANCE_S: Final = 0.01
@@ -203,11 +204,10 @@ class LabDir:
         while True:
             lock = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not take(lock):
+                    os.close(lock)
+                    return None
                 held, named = os.fstat(lock), self.lock_path.stat()
-            except BlockingIOError:
-                os.close(lock)
-                return None
             except FileNotFoundError:
                 os.close(lock)
                 continue  # its last holder removed it between our open and our lock

@@ -15,6 +15,7 @@ import select
 import shutil
 import signal
 import sys
+import time
 
 
 def start_time(pid: int) -> str:
@@ -38,6 +39,26 @@ def kill(pid: int, started: str) -> None:
             os.close(pidfd)
 
 
+def take(lock: int) -> bool:
+    """Lock the file for ourselves; False when a lab holds it.
+
+    Who only looks whether a lab runs shares the lock for a moment: that is waited for.  A lab does not share.
+    """
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        else:
+            return True
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        time.sleep(0.001)
+
+
 def remove(lock_path: str, directory: str) -> None:
     """Remove the directory and the lock file, unless somebody holds the lock."""
     try:
@@ -45,7 +66,8 @@ def remove(lock_path: str, directory: str) -> None:
     except OSError:
         return
     with contextlib.suppress(OSError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not take(lock):
+            return
         named = os.stat(lock_path)  # noqa: PTH116
         if os.fstat(lock).st_ino == named.st_ino:
             shutil.rmtree(directory, ignore_errors=True)

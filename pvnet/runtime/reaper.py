@@ -1,7 +1,7 @@
 """Clean up after a supervisor that could not: a small process that waits for the end of its standard input.
 
-Run by path (``python -I -S reaper.py LOCK DIRECTORY``) with nothing but the standard library, so that it is small.
-The supervisor writes one line per child (``PID START-TIME``) into the pipe, and ``done`` after an orderly shutdown.
+Run by path (``python -I -S reaper.py LOCK DIRECTORY SUPERVISOR``, a pid) with nothing but the standard library, so
+that it is small.  The supervisor writes one line per child (``PID START-TIME``) into the pipe, and ``done`` after an orderly shutdown.
 End of file without ``done`` means that the supervisor is gone, however: the children that still live are killed (most
 died by their parent-death signal already), then the directory is removed, unless a new lab of that name has the lock.
 """
@@ -25,6 +25,16 @@ def start_time(pid: int) -> str:
             return file.read().rpartition(")")[2].split()[19]
     except OSError:
         return ""
+
+
+def watch(pid: int) -> int | None:
+    """A pidfd of our parent ``pid``; None when it has ended already."""
+    with contextlib.suppress(OSError):
+        pidfd = os.pidfd_open(pid)
+        if os.getppid() == pid:
+            return pidfd
+        os.close(pidfd)
+    return None
 
 
 def kill(pid: int, started: str) -> None:
@@ -77,7 +87,8 @@ def remove(lock_path: str, directory: str) -> None:
 
 def main() -> None:
     """Wait, then clean up."""
-    lock_path, directory = sys.argv[1:3]
+    lock_path, directory, supervisor = sys.argv[1:4]
+    pidfd = watch(int(supervisor))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     children: list[tuple[int, str]] = []
@@ -88,6 +99,8 @@ def main() -> None:
         children.append((int(pid), started))
     for pid, started in children:
         kill(pid, started)
+    if pidfd is not None:  # its end of the pipe may be gone before its lock is
+        select.select([pidfd], [], [], 10)
     remove(lock_path, directory)
 
 

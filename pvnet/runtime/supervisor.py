@@ -404,7 +404,8 @@ class Supervisor:
         self._set(node, "running", self.broker.description)
 
     def _start_reaper(self) -> None:
-        command = [sys.executable, "-I", "-S", reaper.__file__, str(self.directory.lock_path), str(self.directory.path)]
+        arguments = [str(self.directory.lock_path), str(self.directory.path), str(os.getpid())]
+        command = [sys.executable, "-I", "-S", reaper.__file__, *arguments]
         self._reaper = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

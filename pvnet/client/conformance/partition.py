@@ -1,9 +1,9 @@
 """The management partition at the other end of a broker; the runner of a VMC session is the hypervisor and its user.
 
 The runner's memory of the partition is what a hypervisor knows of it: an element that the runner puts into the ring
-goes out as ``CrqEntry``, the bytes of a copy travel with ``Hcall`` and ``HcallReply``, and a slot is free again here
-when it is over there.  After each input a load of the partition's memory is waited for: messages keep their order, so
-everything that the input caused is here by then.
+goes out as ``CrqEntry`` (as ``MemoryWrite`` and ``Irq`` to a queue that is not registered), the bytes of a copy travel
+with ``Hcall`` and ``HcallReply``, and a slot is free again here when it is over there.  After each input a load of the
+partition's memory is waited for: messages keep their order, so everything that the input caused is here by then.
 
 Time is the partition's own.  A Tick is not sent but waited for.
 """
@@ -26,7 +26,8 @@ from pvnet.papr.hcall import HcallOpcode, HcallRc
 from pvnet.pb.v1.device_pb2 import DeviceIo
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.management_pb2 import Management, PowerOff, PowerOn, ShowStatus
-from pvnet.pb.v1.papr_pb2 import CrqEntry, HcallReply, MemoryRead
+from pvnet.pb.v1.papr_pb2 import CrqEntry, HcallReply, MemoryRead, MemoryWrite
+from pvnet.pb.v1.papr_pb2 import Irq as IrqMessage
 from pvnet.vmc.interface import (
     DeviceClose,
     DeviceDone,
@@ -48,7 +49,7 @@ _DEVICE_PATH: Final = "/dev/ibmvmc"
 _DEVICE_S: Final = 3600.0
 _TICK_S: Final = 5.0
 """How much later than announced the partition may wake up."""
-_REG, _COPY = int(HcallOpcode.H_REG_CRQ), int(HcallOpcode.H_COPY_RDMA)
+_REG, _FREE, _COPY = int(HcallOpcode.H_REG_CRQ), int(HcallOpcode.H_FREE_CRQ), int(HcallOpcode.H_COPY_RDMA)
 
 
 class RemotePartition:
@@ -67,6 +68,7 @@ class RemotePartition:
         self._slot = 0
         self._slots = config.crq_bytes // ELEMENT_BYTES
         self._registration = 0
+        self._is_registered = False
         self._full: deque[int] = deque()
         """Addresses of the slots that the partition has not cleared yet, as far as we know, in their order."""
         self._remote.endpoint.on("hcall", self._hcall)
@@ -79,8 +81,9 @@ class RemotePartition:
         return self._session.wait(self._feed(event))
 
     def deadline(self) -> float | None:
-        """0 when it waits for a time to pass, or ``None``."""
-        return None if self._session.wait(self._tick_in()) is None else 0.0
+        """0 when it waits for a time to pass, or has just seen it pass; else ``None``."""
+        tick_in = self._session.wait(self._tick_in())
+        return 0.0 if tick_in is not None or self._outputs else None
 
     # On the loop
 
@@ -153,9 +156,13 @@ class RemotePartition:
         """The runner has put an element into the next slot."""
         address = self._config.crq_ioba + self._slot * ELEMENT_BYTES
         element = self._memory.read(address, ELEMENT_BYTES)
-        entry = CrqEntry(unit=self._config.unit, registration=self._registration, slot=self._slot, element=element)
-        entry.irq = True
-        self._remote.endpoint.post(self._remote.node, Envelope(crq_entry=entry))
+        if self._is_registered:
+            entry = CrqEntry(unit=self._config.unit, registration=self._registration, slot=self._slot, element=element)
+            entry.irq = True
+            self._remote.endpoint.post(self._remote.node, Envelope(crq_entry=entry))
+        else:  # recorded hypervisors send also to a queue that they have refused
+            self._call(Envelope(memory_write=MemoryWrite(address=address, data=element)), lambda _: None)
+            self._remote.endpoint.post(self._remote.node, Envelope(irq=IrqMessage(unit=self._config.unit)))
         self._slot = (self._slot + 1) % self._slots
         if element[0]:
             self._full.append(address)
@@ -165,6 +172,8 @@ class RemotePartition:
         args = tuple(body.args)
         self._tag += 1
         self._calls[self._tag] = envelope
+        if body.opcode in {_REG, _FREE}:
+            self._is_registered = False
         if body.opcode == _REG:
             self._slot = 0
             self._full.clear()
@@ -180,6 +189,7 @@ class RemotePartition:
         args = call.hcall.args
         if call.hcall.opcode == _REG and rc in {HcallRc.H_SUCCESS, HcallRc.H_CLOSED}:
             self._registration += 1
+            self._is_registered = True
         elif call.hcall.opcode == _COPY and rc == HcallRc.H_SUCCESS and args[3] == self._config.lliobn:
             reply.memory = self._memory.read(args[4], args[0])
         self._remote.endpoint.reply(call, Envelope(hcall_reply=reply))

@@ -1,9 +1,10 @@
 """Clean up after a supervisor that could not: a small process that waits for the end of its standard input.
 
 Run by path (``python -I -S reaper.py LOCK DIRECTORY SUPERVISOR``, a pid) with nothing but the standard library, so
-that it is small.  The supervisor writes one line per child (``PID START-TIME``) into the pipe, and ``done`` after an orderly shutdown.
-End of file without ``done`` means that the supervisor is gone, however: the children that still live are killed (most
-died by their parent-death signal already), then the directory is removed, unless a new lab of that name has the lock.
+that it is small.  The supervisor writes one line per child (``PID START-TIME``) into the pipe, and ``done`` after an
+orderly shutdown.  End of file without ``done`` means that the supervisor is gone, however: the children that still live
+are killed (most died by their parent-death signal already), then the directory is removed, unless a new lab of that
+name has the lock.
 """
 
 from __future__ import annotations

@@ -93,6 +93,14 @@ async def _is_there(lab: Lab, node: str) -> bool:
     return True
 
 
+def _bytes(n: int) -> str:
+    """Write a size in the largest unit that needs no fraction."""
+    for shift, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if not n % (1 << shift):
+            return f"{n >> shift} {unit}"
+    return f"{n} B"
+
+
 @app.command("list")
 def list_devices(lab: LabOption = None, as_json: JsonOption = False, timeout: TimeoutOption = 10.0) -> None:
     """List the devices of all partitions."""
@@ -102,7 +110,7 @@ def list_devices(lab: LabOption = None, as_json: JsonOption = False, timeout: Ti
         return
     table = [("DEVICE", "DRC", "TYPE", "PROFILE", "SIZE", "BLOCK", "STATE", "ADDRESS")]
     for r in rows:
-        size, block = f"{r['size_bytes'] >> 20} MiB", f"{r['block_size'] >> 10} KiB"
+        size, block = _bytes(r["size_bytes"]), _bytes(r["block_size"])
         table.append((r["device"], r["drc"], r["type"], r["profile"], size, block, r["state"], r["address"] or "-"))
     for line in columns(table):
         say(line)
@@ -244,7 +252,7 @@ def read(
 @app.command()
 def write(
     device: DeviceArgument,
-    data: Annotated[str, typer.Argument(help="Text, hex:BYTES, @FILE, or - for standard input.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Text, hex:BYTES, @FILE, or - for standard input.")],
     offset: OffsetOption = "0",
     in_labels: AreaOption = False,
     flush_too: Annotated[bool, typer.Option("--flush", help="Make it durable before returning.")] = False,

@@ -76,6 +76,8 @@ class StorageFault:
     number: int = errno.EIO
     stored_bytes: int = 0
     count: int = 1
+    also: StorageOperation | None = None
+    """Another kind that counts, too: whichever comes first."""
 
 
 @dataclass(eq=False, slots=True)
@@ -100,7 +102,7 @@ class StorageFaults:
     def take(self, operation: StorageOperation) -> StorageFault | None:
         """Return the failure that this operation has to have, if any; it is then used up."""
         for due in self._due:
-            if due.fault.operation is operation:
+            if operation in (due.fault.operation, due.fault.also):
                 due.left -= 1
                 if not due.left:
                     self._due.remove(due)

@@ -38,7 +38,7 @@ from pvnet.scm.profiles import QEMU
 _OPERATIONS = {
     ScmInject.STORAGE_READ: (StorageOperation.READ_BLOCKS, StorageOperation.READ_METADATA),
     ScmInject.STORAGE_WRITE: (StorageOperation.WRITE_BLOCKS, StorageOperation.WRITE_METADATA),
-    ScmInject.STORAGE_FLUSH: (StorageOperation.FLUSH,),
+    ScmInject.STORAGE_FLUSH: (StorageOperation.FLUSH, None),
 }
 _SHORT_WRITE_BYTES = 1
 _ERRNO_MAX = 4095
@@ -164,10 +164,9 @@ class ScmHost:
                 outs = (0,) if is_busy(command.rc) else ()  # no token: whoever is told "busy" starts again
                 self._feed(SetScmFault(*key, command.opcode, command.rc, outs, count))
             case kind if kind in _OPERATIONS:
-                for operation in _OPERATIONS[kind]:
-                    stored = 0 if command.error else _SHORT_WRITE_BYTES
-                    number = command.error or EIO
-                    storage.faults.add(StorageFault(operation, number, stored_bytes=stored, count=count))
+                operation, also = _OPERATIONS[kind]
+                stored = 0 if command.error else _SHORT_WRITE_BYTES
+                storage.faults.add(StorageFault(operation, command.error or EIO, stored, count, also))
             case kind:
                 text = f"unknown kind of failure {kind}"
                 return ManagementReply(status=ManagementReply.MALFORMED, text=text)

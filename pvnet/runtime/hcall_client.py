@@ -7,6 +7,7 @@ and are stored only inside the window that the call named (docs/architecture.md,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -36,6 +37,16 @@ class HcallClient:
         self.hypervisor = hypervisor
         self._memory = memory
         self._windows = windows
+        self._under_way = 0
+        self._idle: asyncio.Event | None = None
+
+    async def finish(self, timeout: float) -> None:
+        """Wait until every call has been answered, but not longer than ``timeout`` seconds."""
+        if self._under_way:
+            self._idle = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._idle.wait()
 
     def start(
         self,
@@ -68,6 +79,7 @@ class HcallClient:
             body.memory = (
                 self._memory.read(args[2], args[3] * 8) if self._memory.contains(args[2], args[3] * 8) else b""
             )
+        self._under_way += 1
         self.endpoint.call_back(
             self.hypervisor, envelope, HCALL_TIMEOUT_S, partial(self._returned, done, destination, if_gone)
         )
@@ -79,10 +91,16 @@ class HcallClient:
         if_gone: int,
         result: Envelope | PvnetError,
     ) -> None:
+        self._under_way -= 1
         if isinstance(result, PvnetError):
             self.endpoint.counters["hcall_failed"] += 1
             done(int(if_gone) if isinstance(result, PeerDiedError) else int(HcallRc.H_HARDWARE), ())
-            return
+        else:
+            self._answered(done, destination, result)
+        if self._idle is not None and not self._under_way:
+            self._idle.set()
+
+    def _answered(self, done: HcallDone, destination: tuple[DmaMemory, int, int] | None, result: Envelope) -> None:
         reply = result.hcall_reply
         rc = reply.rc
         if rc == 0 and reply.HasField("memory"):

@@ -317,7 +317,7 @@ def is_at_rest(census: dict[str, dict[str, Any]]) -> bool:
                 return False
         if counts.get("hcalls_under_way") or not counts.get("connected", True):
             return False
-        if "open_files" in counts and counts["calls_under_way"]:
+        if "open_files" in counts and (counts["calls_under_way"] or counts["tasks"]):
             return False
     return True
 

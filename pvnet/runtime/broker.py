@@ -196,18 +196,18 @@ class Broker:
         while (left := deadline - loop.time()) > 0:
             attempt = loop.create_task(probe(self.url, timeout=left))
             waiting: set[asyncio.Future[Any]] = {child.exited, attempt}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if child.running:
-                try:
+            try:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if child.running:
                     await attempt
-                except PvnetError as error:
-                    problem = str(error)
-                else:
                     return
+            except PvnetError as error:
+                problem = str(error)
                 await asyncio.wait([child.exited], timeout=min(pause, left))
-            if not child.running:
+            finally:  # also when we are cancelled: nobody else would look at how it ended
                 attempt.cancel()
                 await asyncio.gather(attempt, return_exceptions=True)
+            if not child.running:
                 lines = "".join(f"\n  {line}" for line in last_lines(self._log, 3))
                 raise UnreachableError(f"{self.choice.kind} ended at once ({exit_text(child.exited.result())}){lines}")
             pause = min(pause * 2, 0.05)

@@ -16,7 +16,7 @@ import asyncio
 import os
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Self, TypeVar, assert_never
 
@@ -94,6 +94,7 @@ class Endpoint:
         self._connection = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._said: deque[bytes] = deque(maxlen=4)  # our latest states, as they come back from the broker
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiters: list[tuple[NodeName, int, asyncio.Future[None]]] = []
         self._closed = False
@@ -131,7 +132,7 @@ class Endpoint:
             self._finish(number, UnreachableError(f"{self.name} is shutting down"))
         for _, _, waiter in self._waiters:
             waiter.cancel()
-        await self._port.close(self._state(Lifecycle.DEATH, text))
+        await self._port.close(self._state(Lifecycle.DEATH, text), forget=self.role == "client")
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run a coroutine as a task of this node: cancelled by ``stop``, its failure is logged."""
@@ -331,16 +332,12 @@ class Endpoint:
     def state_received(self, node: str, payload: bytes) -> None:
         """Take a state from the port."""
         outputs = self.link.state_received(node, payload, self._loop.time())
-        if node == self.name and not outputs and not self._closed and self._is_stale_self(payload):
+        is_superseded = any(isinstance(output, Superseded) for output in outputs)
+        if node == self.name and not is_superseded and not self._closed and payload not in self._said:
+            # A late will of an earlier connection, or somebody else's bytes: what the broker keeps is not us.
+            self.counters["state_healed"] += 1
             self._announce()
         self._outputs(outputs)
-
-    def _is_stale_self(self, payload: bytes) -> bool:
-        """Whether the broker retains something else than what we last said (a late will of an earlier connection)."""
-        state = Envelope()
-        state.ParseFromString(payload)  # the link has accepted it
-        said = (state.source_incarnation, state.lifecycle.phase, state.lifecycle.connection)
-        return said != (self.incarnation, self._phase, self._connection)
 
     def next_will(self, connection: int) -> bytes:
         """Return the LOST state of the coming connection."""
@@ -365,7 +362,9 @@ class Endpoint:
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _announce(self) -> None:
-        self._port.set_state(self._state(self._phase, self._text))
+        state = self._state(self._phase, self._text)
+        self._said.append(state)
+        self._port.set_state(state)
 
     def _state(self, phase: Lifecycle.Phase, text: str) -> bytes:
         envelope = Envelope(

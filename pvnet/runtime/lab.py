@@ -7,13 +7,15 @@ out the platform part of management commands (list, show, power on, power off), 
 from __future__ import annotations
 
 import json
+import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from pvnet.core.errors import PvnetError
+from pvnet.core.errors import ConfigError, DeadlineError, PeerDiedError, PvnetError
 from pvnet.pb.v1.envelope_pb2 import Envelope
-from pvnet.pb.v1.management_pb2 import Management, ManagementReply, Partition
+from pvnet.pb.v1.management_pb2 import Management, ManagementReply, Partition, ShowStatus
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.lab_dir import NodeInfo
 from pvnet.runtime.readiness import EndpointReadiness, Readiness
@@ -29,6 +31,7 @@ from pvnet.runtime.supervisor import (
 from pvnet.runtime.topology import HYPERVISOR, SUPERVISOR, Topology
 from pvnet.transport.uri import BrokerUrl
 
+_PROBE_S = 1.0
 _STATES = {
     "off": Partition.OFF,
     "starting": Partition.STARTING,
@@ -80,13 +83,39 @@ class LabProcesses:
         self.endpoint = Endpoint(port, lab=lab.name, name=SUPERVISOR, role="supervisor")
         self.endpoint.on("management", self._management)
         try:
+            if self.supervisor.broker.choice.kind == "url":
+                await self._refuse_second(broker)
             await self.endpoint.start(timeout=lab.ready_timeout_s)
         except BaseException:
             await self.endpoint.stop()
             raise
         self.endpoint.watch(HYPERVISOR)
         self.endpoint.ready("supervisor")
+        self.endpoint.spawn(self._end_when_superseded(), "superseded")
         return EndpointReadiness(self.endpoint)
+
+    async def _refuse_second(self, broker: BrokerUrl) -> None:
+        """Ask whether a lab of this name already runs at a broker that others use as well.
+
+        Raises:
+            ConfigError: its supervisor answers.
+        """
+        lab = self.topology.lab.name
+        name = f"probe-{os.getpid()}-{secrets.token_hex(3)}"
+        probe = Endpoint(make_port(broker.text(), lab, name), lab=lab, name=name, role="client")
+        try:
+            await probe.start(timeout=self.topology.lab.ready_timeout_s)
+            await probe.call(SUPERVISOR, Envelope(management=Management(show_status=ShowStatus())), _PROBE_S)
+        except (DeadlineError, PeerDiedError):
+            return
+        finally:
+            await probe.stop()
+        raise ConfigError(f"a lab {lab} already runs at broker {broker.redacted()}: expected another --lab name")
+
+    async def _end_when_superseded(self) -> None:
+        """Another supervisor of this lab's name has come up at the broker: two would fight over the nodes."""
+        await self.endpoint.superseded.wait()
+        self.supervisor.request_stop()
 
     # --- what the hypervisor asks ------------------------------------------------------------------------------------
 
@@ -108,7 +137,7 @@ class LabProcesses:
             answer = ManagementReply(status=ManagementReply.NOT_FOUND, text=str(error))
         except ConflictError as error:
             answer = ManagementReply(status=ManagementReply.CONFLICT, text=str(error))
-        except PvnetError as error:
+        except (PvnetError, OSError) as error:
             answer = ManagementReply(status=ManagementReply.FAILED, text=str(error).partition("\n")[0])
         self.endpoint.reply(envelope, Envelope(management_reply=answer))
 

@@ -447,7 +447,10 @@ class Supervisor:
 
     def _publish(self) -> None:
         if self._reaper is not None:
-            self.directory.write(self.info())
+            try:
+                self.directory.write(self.info())
+            except OSError as error:  # a full disk hides the news from `ps`; it must not stop the lab
+                self._log.error("lab_file_not_written", error=str(error))
 
 
 def _node_info(node: _Node) -> NodeInfo:

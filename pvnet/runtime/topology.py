@@ -43,6 +43,7 @@ _PAGE: Final = 4096
 _MEMORY_MIN: Final = 1 << 20
 _MEMORY_MAX: Final = 64 << 30
 _DEVICE_MAX: Final = 1 << 40
+_MANAGER_MTU: Final = 1024
 SCM_DRC_BASE: Final = 0x90000000
 """DRC index of a partition's first SCM device, as QEMU numbers them."""
 
@@ -325,6 +326,7 @@ class Topology(Strict):
     def _whole(self) -> Self:
         self._check_names()
         self._check_profile()
+        self._check_mtu()
         self._check_management()
         self._check_crqs()
         self._check_scm()
@@ -372,6 +374,10 @@ class Topology(Strict):
             if name in taken:
                 raise ValueError(f"a name of its own for {owner}: {name!r} is already {taken[name]}")
             taken[name] = owner
+
+    def _check_mtu(self) -> None:
+        if self.manager is not None and self.hypervisor.vmc.max_mtu < _MANAGER_MTU:
+            raise ValueError(f"hypervisor.vmc.max_mtu of at least {_MANAGER_MTU}, because there is a [manager]")
 
     def _check_profile(self) -> None:
         if self.hypervisor.profile == "qemu" and self.manager is not None:

@@ -91,6 +91,8 @@ def parse_topology(text: str, file: str = "<topology>") -> Topology:
         match = re.search(r"^(.*) \(at line (\d+), column \d+\)$", str(error))
         found, line = (match[1], int(match[2])) if match else (str(error), None)
         raise TopologyError([Problem(file, line, "", found, "TOML")]) from None
+    except RecursionError:  # tomllib calls itself for every bracket
+        raise TopologyError([Problem(file, None, "", "values nested too deeply", "a topology")]) from None
     try:
         topology = Topology.model_validate(tree)
     except ValidationError as error:

@@ -77,8 +77,11 @@ class Port(Protocol):
     def set_state(self, payload: bytes) -> None:
         """Publish our retained state (kept and published again by the handler at each connection)."""
 
-    async def close(self, last_state: bytes | None) -> None:
-        """Publish ``last_state`` (when connected), then disconnect for good.  Never raises."""
+    async def close(self, last_state: bytes | None, *, forget: bool = False) -> None:
+        """Publish ``last_state`` (when connected), then disconnect for good.  Never raises.
+
+        With ``forget`` nothing is retained afterwards: a node of that name is not expected again.
+        """
 
 
 def frame_topic(lab: str, destination: str, channel: str, source: str) -> str:

@@ -58,9 +58,9 @@ class ImpairedPort:
         """Pass on to the port inside: states are not impaired."""
         self._port.set_state(payload)
 
-    async def close(self, last_state: bytes | None) -> None:
+    async def close(self, last_state: bytes | None, *, forget: bool = False) -> None:
         """Lose what is late, and close the port inside."""
         for timer in self._late:
             timer.cancel()
         self._late.clear()
-        await self._port.close(last_state)
+        await self._port.close(last_state, forget=forget)

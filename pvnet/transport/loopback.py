@@ -151,6 +151,10 @@ class LoopbackNetwork:
             if name in port.watched:
                 loop.call_soon(port.state_arrives, name, payload)
 
+    def forget_state(self, name: str) -> None:
+        """Retain nothing of a node any more."""
+        self._states.pop(name, None)
+
     def retained(self, name: str) -> bytes | None:
         """Return the retained state of a node."""
         return self._states.get(name) if self._running else None
@@ -225,9 +229,11 @@ class LoopbackPort:
         if self.connected and not self.dead:
             self._network.publish_state(self.name, payload)
 
-    async def close(self, last_state: bytes | None) -> None:
+    async def close(self, last_state: bytes | None, *, forget: bool = False) -> None:
         """Leave the network."""
         if self.connected and not self.dead and last_state is not None:
             self._network.publish_state(self.name, last_state)
+            if forget:
+                self._network.forget_state(self.name)
         self.connected = False
         self._network.detach(self)

@@ -318,7 +318,7 @@ class MqttPort:
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
-    async def close(self, last_state: bytes | None) -> None:
+    async def close(self, last_state: bytes | None, *, forget: bool = False) -> None:
         """Say the last word, wait until the broker has passed it on, disconnect.
 
         The acknowledgement does not say that: amqtt forgets what it has acknowledged when a DISCONNECT follows at once.
@@ -330,6 +330,8 @@ class MqttPort:
                 async with asyncio.timeout(_LAST_WORD_S):
                     await self._client.publish(state_topic(self.lab, self.name), last_state, 1, retain=True)
                     await self._heard.wait()
+                    if forget:  # an empty retained message is how MQTT forgets one
+                        await self._client.publish(state_topic(self.lab, self.name), b"", 1, retain=True)
         await self._end()
 
     async def abort(self) -> None:

@@ -142,7 +142,9 @@ class BrokerConfig(Strict):
     """Which broker: ``auto`` takes mosquitto when it is installed, else the embedded one; or the address of one."""
 
     use: str = Field(default="auto", pattern=r"^(auto|embedded|mosquitto|mqtts?://.+)$")
-    """``auto``, ``embedded``, ``mosquitto``, or the address of a broker that runs already."""
+    """``auto``, ``embedded``, ``mosquitto``, or the address of a broker that runs already.
+
+    A mosquitto of one's own needs ``set_tcp_nodelay true`` (else a round trip takes 40 ms and more)."""
     port: int = Field(default=0, ge=0, le=65535)
     """Port of a broker that the lab starts; 0 takes a free one.  It listens on loopback only."""
     ca_file: str | None = None

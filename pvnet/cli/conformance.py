@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -80,8 +82,32 @@ async def _over_mqtt(broker: str, run_all: Callable[[Check], None]) -> None:
     from pvnet.cli.demo import checked_broker
     from pvnet.client.conformance.session import RemoteSession
 
-    async with RemoteSession(checked_broker(broker)) as session:
-        await asyncio.to_thread(run_all, session.check)
+    asked = asyncio.Event()
+    with _cancelled_at_sigterm(asked):
+        try:
+            async with RemoteSession(checked_broker(broker)) as session:
+                await asyncio.to_thread(run_all, session.check)
+        except asyncio.CancelledError:
+            if asked.is_set():
+                raise typer.Exit(128 + signal.SIGTERM) from None
+            raise  # Ctrl-C
+
+
+@contextlib.contextmanager
+def _cancelled_at_sigterm(asked: asyncio.Event) -> Iterator[None]:
+    """Cancel the running task at SIGTERM, so that nothing stays behind, and set ``asked``."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def end() -> None:
+        asked.set()
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
 
 
 def _run_all(files: Sequence[Path], check: Check, results: _Results, *, show_all: bool, quiet: bool) -> None:

@@ -54,6 +54,8 @@ class RemoteSession:
         self._child: Child | None = None
         self._started = 0
         self._closed = False
+        self._problem: UnreachableError | None = None
+        """The end of our broker, which nothing survives."""
         self._waiting: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
@@ -64,15 +66,25 @@ class RemoteSession:
             self._broker = Broker(self._broker_config, directory=self._directory, log=log)
             stack.push_async_callback(self._broker.stop)
             await self._broker.start(timeout=_BROKER_S)
+            if self._broker.child is not None:
+                self._broker.child.exited.add_done_callback(self._broker_ended)
             stack.push_async_callback(self._end)
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         self._closed = True
+        self._cancel()
+        await self._stack.aclose()
+
+    def _broker_ended(self, exited: asyncio.Future[int]) -> None:
+        if not self._closed:
+            self._problem = UnreachableError(f"the broker ended ({exit_text(exited.result())})")
+            self._cancel()
+
+    def _cancel(self) -> None:
         for task in self._waiting:
             task.cancel()
-        await self._stack.aclose()
 
     def check(self, path: Path) -> Report:
         """Run one recording; not from the loop's thread.  Raises as :func:`~pvnet.capture.check.check_file`."""
@@ -92,20 +104,27 @@ class RemoteSession:
 
         Raises:
             CancelledError: the session has ended.
+            UnreachableError: its broker has ended.
         """
         return asyncio.run_coroutine_threadsafe(self._watched(coroutine), self._loop).result()
 
     async def _watched(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        if self._closed:
+        if (end := self._end_of_all()) is not None:
             coroutine.close()
-            raise asyncio.CancelledError
+            raise end
         task = asyncio.current_task()
         assert task is not None
         self._waiting.add(task)
         try:
             return await coroutine
+        except asyncio.CancelledError:
+            raise self._end_of_all() or asyncio.CancelledError from None
         finally:
             self._waiting.discard(task)
+
+    def _end_of_all(self) -> BaseException | None:
+        """Why nothing goes on, if so."""
+        return asyncio.CancelledError() if self._closed else self._problem
 
     def host(self, hosted: Hosted, *, us: str, them: str) -> Remote:
         """Start the process ``them`` with what is described, in place of the one before; we are the node ``us``."""

@@ -47,7 +47,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = tuple(ROOT / "docs" / name for name in ("vmc.md", "scm.md", "topology.md", "cli.md"))
 PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SOURCES_OF_DECISIONS = {
-    "vmc": ("partition", "connection", "sessions", "chardev", "buffer_pool", "hypervisor", "router"),
+    "vmc": ("partition", "connection", "sessions", "repair", "chardev", "buffer_pool", "hypervisor", "router"),
     "papr": ("crq", "crq_queue", "crq_link", "crq_device", "ring", "vio", "rdma", "tce", "retry", "platform"),
 }
 SOURCES_OF_SCM_DECISIONS = {

@@ -12,6 +12,7 @@ from pvnet.papr.calls import CallHypervisor
 from pvnet.vmc.dialect import Dialect, Timeouts
 from pvnet.vmc.interface import PAGE_BYTES, DeviceDone, LocalMemory, PartitionOutput, VmcPartitionConfig
 from pvnet.vmc.messages import VmcMessage
+from pvnet.vmc.repair import LinkRepair
 
 
 class VmcState(IntEnum):
@@ -49,6 +50,8 @@ class Context:
         self.counters: Final = Counters()
         self.wants_reset = False
         """Some part decided that the CRQ must be reset; the link acts on it when the message at hand is done."""
+        self.repair: Final = LinkRepair()
+        """Whether refused copies ask for a reset, and when."""
         self.send: Callable[[VmcMessage], None] = lambda _message: None
 
     @property

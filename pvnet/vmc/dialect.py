@@ -123,6 +123,8 @@ class Dialect:
     """FF 06 is answered by H_ENABLE_CRQ and INIT (Linux waits for the partner's INIT)."""
     send_failure_stops: bool
     """A refused H_SEND_CRQ counts: H_DROPPED is retried, then the link is reset; H_CLOSED waits for INIT."""
+    refused_copy_resets: bool
+    """H_COPY_RDMA answered H_S_PARM or H_D_PARM: after the EIO the CRQ is reset, at most once a second (Linux: EIO)."""
 
 
 HARDENED: Final = Dialect(
@@ -154,6 +156,7 @@ HARDENED: Final = Dialect(
     reset_closed_fails=False,
     enables_after_suspend=True,
     send_failure_stops=True,
+    refused_copy_resets=True,
 )
 LOPAR: Final = replace(HARDENED, name="lopar", status=LOPAR_STATUS)
 LINUX: Final = Dialect(
@@ -185,6 +188,7 @@ LINUX: Final = Dialect(
     reset_closed_fails=True,
     enables_after_suspend=False,
     send_failure_stops=False,
+    refused_copy_resets=False,
 )
 DIALECTS: Final = {dialect.name: dialect for dialect in (HARDENED, LINUX, LOPAR)}
 """Dialects by the name that a topology uses."""

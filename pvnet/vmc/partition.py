@@ -10,6 +10,8 @@ forgets its buffers.
     initial --registered: INIT--> crqinit --INIT COMPLETE (either way): CAP--> capabilities --CAP RESP--> ready
     any --transport event--> crqinit         any --reset needed: H_FREE_CRQ, H_REG_CRQ--> sched_reset --> crqinit
 
+Refused copies can also say that a reset is needed: :mod:`pvnet.vmc.repair`.
+
 Differences between the Linux driver and the advice of Spec: vmc 8.1 are data (:mod:`pvnet.vmc.dialect`): rows of
 :func:`link_table`, policies of the CRQ link, timeouts.
 
@@ -265,6 +267,7 @@ class VmcPartition:
             case _:  # pragma: no cover
                 assert_never(event)
         self._settle()
+        self._repair()
         self._drain()
         out, context.out = context.out, []
         return out
@@ -273,6 +276,7 @@ class VmcPartition:
         """When a Tick is wanted."""
         candidates = (
             self._due,
+            self._context.repair.due,
             self._link.deadline(),
             self._sessions.connections.deadline(),
             self._device.deadline(),
@@ -290,6 +294,8 @@ class VmcPartition:
                 "vmc_state", ("from", before.name), ("to", context.state.name), ("by", trigger.name), level="info"
             )
         self._act(action)
+        if context.state is not VmcState.READY:
+            context.repair.forget()
         if action is LinkAction.IGNORE:
             return
         match context.state:
@@ -377,6 +383,17 @@ class VmcPartition:
                 self._trigger(LinkTrigger.RESET)
                 continue
             self._link_event(self._events.popleft())
+
+    def _repair(self) -> None:
+        """Reset the CRQ if refused copies say that the link is gone, and the pause since the last time is over."""
+        context = self._context
+        if context.repair.due is None or context.repair.due > context.now:
+            return
+        context.repair.begin(context.now)
+        context.counters["refused_copy_resets"] += 1
+        context.note("link_gone", level="warning")
+        self._trigger(LinkTrigger.RESET)
+        self._settle()
 
     def _link_event(self, event: LinkEvent) -> None:
         context = self._context

@@ -251,7 +251,8 @@ class Sessions:
     def finish(self, tag: int, rc: int) -> Transfer | None:
         """Take the answer of an H_COPY_RDMA; returns the transfer, or ``None`` if the tag is not one of ours.
 
-        An answer for a session that ended meanwhile only ends its device call, with EIO.
+        An answer for a session that ended meanwhile only ends its device call, with EIO.  One that says that the link
+        is gone asks for a reset, which follows when the device call has ended (:mod:`pvnet.vmc.repair`).
         """
         transfer = self.connections.transfers.pop(tag, None)
         if transfer is None:
@@ -265,7 +266,10 @@ class Sessions:
             self.context.counters["late_copies"] += 1
             if transfer.kind != "receive":
                 self._end_call(transfer, -EIO)
-        elif transfer.kind == "open":
+            return transfer
+        if self.context.dialect.refused_copy_resets:
+            self.context.repair.copied(rc, self.context.now)
+        if transfer.kind == "open":
             self._opened(slot, transfer, rc)
         elif transfer.kind == "write":
             self._flush(slot)

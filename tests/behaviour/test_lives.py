@@ -14,8 +14,9 @@ from behaviour_worlds import BAD, QUICK, WORLDS, Loopback, LoopbackWorld, behavi
 
 from pvnet.client.session import VmcSession
 from pvnet.core.errors import DeviceError, PeerDiedError, PvnetError, UnreachableError
+from pvnet.papr.hcall import HcallOpcode
 from pvnet.pb.v1.envelope_pb2 import Envelope
-from pvnet.pb.v1.management_pb2 import ListPartitions, Management
+from pvnet.pb.v1.management_pb2 import IssueHcall, ListPartitions, Management
 from pvnet.runtime.topology import HYPERVISOR
 from pvnet.testing.in_process import InProcessLab
 
@@ -141,6 +142,26 @@ async def test_application_waits_for_the_hypervisor_to_come_back(lab: InProcessL
 
 async def gone(session: VmcSession, node: str) -> bool:
     return not session.device.endpoint.link.peer_incarnation(node)
+
+
+@behaviour()
+async def test_queue_is_freed_from_under_the_driver(lab: InProcessLab) -> None:
+    """H_FREE_CRQ by hand: the link says ready, the next copy is refused, and the driver registers its queue again."""
+    unit = int(lab.hypervisor.layouts["mp"].vmc.unit)
+    for _ in range(3):
+        session = await (await lab.session()).open()
+        await echoes(session, 2)
+        free = Management(issue_hcall=IssueHcall(opcode=HcallOpcode.H_FREE_CRQ, args=[unit], retry_busy=True))
+        client = await lab.client("by-hand")
+        assert (await client.call("mp", Envelope(management=free), 60.0)).management_reply.rc == 0
+        await lab.leave("by-hand")
+        assert await link_is(lab, "ready")
+        assert await errno_of(session.device.write(b"into nothing")) == errno.EIO
+        problem = await session.ended
+        assert isinstance(problem, DeviceError)
+        assert problem.errno == errno.EBADFD
+        await session.close()
+        await works(lab)
 
 
 @pytest.mark.parametrize("how", ["crash", "stop"])

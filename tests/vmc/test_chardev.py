@@ -108,7 +108,7 @@ def test_set_hmc_id_in_the_order_of_its_checks():
     assert s.call(DeviceWrite, first, b"x").result == -EIO, "initial"
     assert s.call(DeviceRead, first, 10, nonblock=True).result == -EAGAIN
     s.hear(AddBuffer(0, 0, 5, 0, 0x15000))
-    s.fail(RDMA, -13)
+    s.fail(RDMA, -1)
     assert s.set_id(first) == -EIO, "9"
     assert s.slots[0].state is HmcState.INITIAL
     assert s.set_id(first, bytes(range(32))) == 0
@@ -226,14 +226,14 @@ def test_write_rows_and_order_of_signals():
 def test_a_copy_that_fails(dialect):
     s = Scripted(dialect).up()
     handle = s.session()
-    s.fail(RDMA, -14)
+    s.fail(RDMA, -11)
     sent = len(s.sent)
     assert s.call(DeviceWrite, handle, b"aa").result == (-EIO if dialect.frees_after_rdma_error else 2)
     assert s.sent[sent:] == []
     assert s.call(DeviceWrite, handle, b"aa").result == 2
     lowest_again = 0 if dialect.frees_after_rdma_error else 1
     assert s.sent[-1] == Signal(1, 0, lowest_again, 2)
-    s.fail(RDMA, -13)
+    s.fail(RDMA, -1)
     s.hear(Signal(1, 0, 2, 2))
     assert s.call(DeviceRead, handle, 10, nonblock=True).result == -EAGAIN
     assert s.counters["rdma_errors"] == 2

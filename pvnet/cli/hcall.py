@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -24,6 +24,8 @@ _EVENTS = frozenset(
     }
 )
 """Transport events that pvnet's hypervisor makes; the others it only passes on from a partner that is played."""
+_SHOWN_CHARACTERS: Final = 40
+"""How much of a name that is none an error repeats."""
 
 
 def hcall(
@@ -74,17 +76,21 @@ def _shown(opcode: int) -> str:
 
 def parse_call(name: str, arguments: list[str]) -> tuple[int, tuple[int, ...]]:
     """Opcode and registers that a user means; ConfigError names the field and what was expected."""
+    shown = name if len(name) <= _SHOWN_CHARACTERS else name[:_SHOWN_CHARACTERS] + "..."
     try:
-        opcode = HcallOpcode(int(name, 0))
+        number = int(name, 0)
+        if not 0 <= number < 1 << 64:
+            raise ConfigError(f"hcall {shown}: expected an opcode of 64 bits")
+        opcode = HcallOpcode(number)
     except ValueError:
         try:
             opcode = HcallOpcode[name.upper()]
         except KeyError:
             import difflib
 
-            near = difflib.get_close_matches(name.upper(), [o.name for o in HcallOpcode], 1, 0.8)
+            near = difflib.get_close_matches(shown.upper(), [o.name for o in HcallOpcode], 1, 0.8)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"hcall {name!r}: expected a name such as H_SEND_CRQ, or an opcode{hint}") from None
+            raise ConfigError(f"hcall {shown!r}: expected a name such as H_SEND_CRQ, or an opcode{hint}") from None
     signature = SIGNATURES.get(opcode)
     if signature is not None:
         return int(opcode), parse_arguments(signature, arguments)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 
-from pvnet.cli.run import JsonOption, LabOption, columns, run, say, say_json
+from pvnet.cli.run import JsonOption, LabOption, TimeoutOption, columns, run, say, say_json
 from pvnet.core.errors import ConfigError, PvnetError, UnreachableError
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _by_code(code: int) -> type[PvnetError]:
 
 def down(
     lab: LabOption = None,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.001, help="Longest wait in seconds.")] = 60.0,
+    timeout: TimeoutOption = 60.0,
 ) -> None:
     """End a running lab in good order."""
     from pvnet.runtime.lab_dir import find_lab

@@ -8,6 +8,7 @@ import typer
 
 from pvnet.cli.run import JsonOption, LabOption, TimeoutOption, columns, run, say, say_json
 from pvnet.client import Lab
+from pvnet.core.names import check_name
 from pvnet.pb.v1.management_pb2 import Management, Partition, PowerOff, PowerOn, ShowPartition
 
 app = typer.Typer(no_args_is_help=True, help="List partitions and power them on and off, through the VMC.")
@@ -52,6 +53,11 @@ async def _one(lab_name: str | None, command: Management, timeout: float) -> lis
         return list((await lab.manage(command, timeout=timeout)).partitions)
 
 
+def _checked(name: str) -> str:
+    """Return a partition's name; ConfigError, which repeats no more than its beginning, if it cannot be one."""
+    return check_name(name if len(name) <= 40 else f"{name[:40]}...", "partition")
+
+
 @app.command("list")
 def list_partitions(lab: LabOption = None, as_json: JsonOption = False, timeout: TimeoutOption = 10.0) -> None:
     """List the partitions and their states."""
@@ -61,16 +67,16 @@ def list_partitions(lab: LabOption = None, as_json: JsonOption = False, timeout:
 @app.command()
 def show(name: NameArgument, lab: LabOption = None, as_json: JsonOption = False, timeout: TimeoutOption = 10.0) -> None:
     """Show one partition."""
-    _print(run(_one(lab, Management(show_partition=ShowPartition(name=name)), timeout)), as_json=as_json)
+    _print(run(_one(lab, Management(show_partition=ShowPartition(name=_checked(name))), timeout)), as_json=as_json)
 
 
 @app.command()
 def on(name: NameArgument, lab: LabOption = None, as_json: JsonOption = False, timeout: TimeoutOption = 60.0) -> None:
     """Power a partition on: its process starts; done when it serves."""
-    _print(run(_one(lab, Management(power_on=PowerOn(name=name)), timeout)), as_json=as_json)
+    _print(run(_one(lab, Management(power_on=PowerOn(name=_checked(name))), timeout)), as_json=as_json)
 
 
 @app.command()
 def off(name: NameArgument, lab: LabOption = None, as_json: JsonOption = False, timeout: TimeoutOption = 60.0) -> None:
     """Power a partition off: its process ends; done when it is gone."""
-    _print(run(_one(lab, Management(power_off=PowerOff(name=name)), timeout)), as_json=as_json)
+    _print(run(_one(lab, Management(power_off=PowerOff(name=_checked(name))), timeout)), as_json=as_json)

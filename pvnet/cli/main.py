@@ -1,36 +1,29 @@
 """``pvnet``: finds the verb, loads only that verb's module, and turns every error into a line and an exit code.
 
 Start-up time is part of the tool: a module that is not needed is not imported.  So the verbs are a table with their
-help here, and only the one that was asked for is loaded; the others are stand-ins that ``--help`` can list.
+help here, and only the one that was asked for is loaded (``cli.tree``).  This module itself loads next to nothing, so
+that Ctrl-C finds :func:`run` there to answer it.
 
 Exit codes (contract): 0 fine, 1 a check failed, 2 bad usage or configuration, 3 lab or peer not reachable, 130
-interrupted.  A user never sees a traceback unless ``PVNET_DEBUG=1``.
+interrupted, 141 nobody reads the output any more, 143 terminated (SIGTERM).  A user never sees a
+traceback unless ``PVNET_DEBUG=1``.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import sys
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
-import typer
-
-import pvnet
 from pvnet.core.errors import PvnetError
 
 _USAGE: Final = 2
 _INTERRUPTED: Final = 130
 _BROKEN_PIPE: Final = 141
-_CLICK_ERROR: Final[type[Exception]] = typer.BadParameter.__mro__[2]  # ClickException, wherever this typer keeps it
 
 
-@dataclass(frozen=True, slots=True)
-class Verb:
+class Verb(NamedTuple):
     """One verb: where its function or group of commands is, and its line in the help."""
 
     name: str
@@ -57,48 +50,6 @@ VERBS: Final = (
 )
 
 
-def _version(value: bool) -> None:
-    if value:
-        sys.stdout.write(f"pvnet {pvnet.__version__}\n")
-        raise typer.Exit
-
-
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """A POWER machine's paravirtual message protocols, between processes over an MQTT broker."""
-
-
-def _stand_in(help_text: str) -> Callable[[], None]:
-    def unloaded() -> None:
-        """Stand for a verb that was not asked for."""
-
-    unloaded.__doc__ = help_text
-    return unloaded
-
-
-def build(wanted: str | None) -> typer.Typer:
-    """Return the command line with verb ``wanted`` loaded; None loads all of them (shell completion)."""
-    app = typer.Typer(
-        name="pvnet", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=True
-    )
-    app.callback()(_root)
-    for verb in VERBS:
-        if importlib.util.find_spec(f"pvnet.cli.{verb.module}") is None:
-            continue
-        if wanted not in {None, verb.name}:
-            app.command(verb.name, help=verb.help)(_stand_in(verb.help))
-            continue
-        found: Any = getattr(importlib.import_module(f"pvnet.cli.{verb.module}"), verb.attribute)
-        if isinstance(found, typer.Typer):
-            app.add_typer(found, name=verb.name, help=verb.help)
-        else:
-            app.command(verb.name)(found)
-    return app
-
-
 def _verb(arguments: Sequence[str]) -> str | None:
     """Return the word that names the verb; '' when there is none; None when a shell asks for completions."""
     if "_PVNET_COMPLETE" in os.environ:
@@ -113,12 +64,16 @@ def _complain(text: str) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; return its exit code."""
     try:
+        from pvnet.cli.tree import build
+
         app = build(_verb(arguments))
         code = app(args=list(arguments), prog_name="pvnet", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BaseException as error:  # noqa: BLE001 - the last resort: every error becomes a line and an exit code
-        if os.environ.get("PVNET_DEBUG") == "1" and not isinstance(error, _CLICK_ERROR):
+        if os.environ.get("PVNET_DEBUG") == "1" and not _is_usage(error):
+            import traceback
+
             traceback.print_exc()
         return _exit_code(_first(error))
 
@@ -130,12 +85,23 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
+def _is_usage(error: BaseException) -> bool:
+    """Whether the error is a ClickException, wherever this typer keeps it."""
+    import typer
+
+    return isinstance(error, typer.BadParameter.__mro__[2])
+
+
 def _exit_code(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return _INTERRUPTED  # before typer, whose import may be what was interrupted
+    import typer
+
     match error:
         case PvnetError():
             _complain(str(error))
             return error.exit_code
-        case KeyboardInterrupt() | typer.Abort():
+        case typer.Abort():
             return _INTERRUPTED
         case typer.Exit():
             return int(error.exit_code)
@@ -145,7 +111,7 @@ def _exit_code(error: BaseException) -> int:
             return _BROKEN_PIPE
         case SystemExit():
             return error.code if isinstance(error.code, int) else 1
-        case _ if isinstance(error, _CLICK_ERROR):
+        case _ if _is_usage(error):
             return _usage_error(error)
         case OSError():
             _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
@@ -165,8 +131,26 @@ def _usage_error(error: Any) -> int:
     return _USAGE
 
 
+def open_standard_files() -> None:
+    """Open ``/dev/null`` where standard input, output or error is closed.
+
+    Otherwise the next file or socket takes its number, and what is printed goes there.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            stream = os.fdopen(number, mode, closefd=False)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+
 def main() -> None:
     """Entry point of the ``pvnet`` program."""
+    open_standard_files()
     sys.exit(run(sys.argv[1:]))
 
 

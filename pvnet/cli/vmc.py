@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -12,13 +15,25 @@ import typer
 
 from pvnet.cli.run import JsonOption, LabOption, TimeoutOption, run, say, say_json
 from pvnet.client import Lab, VmcDevice
-from pvnet.core.errors import ConfigError, DeadlineError, DeviceError, PvnetError
+from pvnet.client.device import MTU_MAX
+from pvnet.core.errors import ConfigError, DeadlineError, DeviceError, PvnetError, RefusedError
 from pvnet.vmc.context import VmcState
 from pvnet.vmc.router import decode_router
 
 app = typer.Typer(no_args_is_help=True, help="Speak over the virtual management channel of a running lab.")
 
 HmcIdOption = Annotated[str, typer.Option("--hmc-id", help="Id of the connection, up to 32 bytes.")]
+
+
+@contextlib.contextmanager
+def _busy_explained() -> Iterator[None]:
+    """Say in words why no session could be opened."""
+    try:
+        yield
+    except DeviceError as error:
+        if error.errno != errno.EBUSY or not str(error).startswith("SETHMCID"):
+            raise
+        raise RefusedError("all HMC connections of the management partition are in use: close one first") from None
 
 
 @app.command()
@@ -31,7 +46,8 @@ def echo(
     timeout: TimeoutOption = 10.0,
 ) -> None:
     """Open a router session, echo messages one after the other, close; every byte is compared."""
-    result = run(_echo(lab, hmc_id, count, size, timeout))
+    with _busy_explained():
+        result = run(_echo(lab, hmc_id, count, size, timeout))
     if as_json:
         say_json(result)
     else:
@@ -82,8 +98,13 @@ def send(
     timeout: TimeoutOption = 10.0,
 ) -> None:
     """Send one message as it is, and print what comes back."""
-    data = read_message(message)
-    answer = run(_send(lab, hmc_id, data, reply=reply, timeout=timeout))
+    data = read_message(message, MTU_MAX)
+    if not data:
+        raise ConfigError("the message is empty: expected at least 1 byte")
+    if len(data) > MTU_MAX:
+        raise ConfigError(f"the message has more than {MTU_MAX} bytes, which no channel takes")
+    with _busy_explained():
+        answer = run(_send(lab, hmc_id, data, reply=reply, timeout=timeout))
     if as_json:
         say_json({"sent": data.hex(), "received": None if answer is None else answer.hex()})
         return
@@ -92,13 +113,18 @@ def send(
         say(f"received {len(answer)} bytes: {describe_message(answer)}")
 
 
-def read_message(text: str) -> bytes:
-    """Bytes that a user means by ``text``; ConfigError says what was expected."""
+def read_message(text: str, most: int | None = None) -> bytes:
+    """Bytes that a user means by ``text``; ConfigError says what was expected.
+
+    Of a file that is longer than ``most`` only one byte more is read: it may be endless.
+    """
+    count = -1 if most is None else most + 1
     if text == "-":
-        return sys.stdin.buffer.read()
+        return sys.stdin.buffer.read(count)
     if text.startswith("@"):
         try:
-            return Path(text[1:]).read_bytes()
+            with Path(text[1:]).open("rb") as file:
+                return file.read(count)
         except OSError as error:
             raise ConfigError(f"message {text}: {error.strerror}") from None
     if text.startswith("hex:"):
@@ -106,7 +132,7 @@ def read_message(text: str) -> bytes:
             return bytes.fromhex(text[4:])
         except ValueError:
             raise ConfigError(f"message {text[:40]!r}: expected pairs of hex digits after 'hex:'") from None
-    return text.encode()
+    return os.fsencode(text)  # the bytes that were typed, UTF-8 or not
 
 
 def describe_message(data: bytes) -> str:
@@ -127,6 +153,8 @@ async def _send(lab_name: str | None, hmc_id: str, data: bytes, *, reply: bool, 
         session = lab.vmc_session(hmc_id, timeout=timeout)
         session.device = device
         await session.connect()
+        if len(data) > session.mtu:
+            raise ConfigError(f"the message has {len(data)} bytes, the channel takes at most {session.mtu}")
         await session.send(data)
         if not reply:
             return None

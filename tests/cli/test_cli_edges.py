@@ -112,26 +112,35 @@ def test_lab_starts_and_is_used_with_standard_files_closed(environment: dict[str
         "pvnet: the message has 5000 bytes, the channel takes at most 4096\n",
     )
 
-    holders = []
-    try:
-        for number in range(16):  # echo until they are told to end: as many as there are connections, and more
-            holder = subprocess.Popen(
-                [PVNET, "vmc", "send", "--hmc-id", f"holder{number}", "--timeout", "120", "no answer to this"],
-                env=environment,
-            )
-            holders.append(holder)
-            refused = shell('"$0" vmc send --no-reply --timeout 0.3 x', environment)
-            if "in use" in refused.stderr:
+
+ONE_CONNECTION = """
+[lab]
+name = "one"
+[hypervisor.vmc]
+max_hmcs = 1
+raw_payload = "discard"
+[[partition]]
+name = "mp"
+management = true
+"""
+
+
+def test_connections_in_use_are_told_and_sigterm_gives_one_back(environment: dict[str, str], tmp_path: Path) -> None:
+    topology = tmp_path / "one.toml"
+    topology.write_text(ONE_CONNECTION)
+    assert shell(f'"$0" up --detach --file {topology}', environment).returncode == 0
+    with subprocess.Popen([PVNET, "vmc", "send", "--timeout", "300", "no answer"], env=environment) as holder:
+        for _ in range(50):  # until the holder has it
+            refused = shell('"$0" vmc send --no-reply --timeout 0.5 x', environment)
+            if refused.returncode:
                 break
         assert refused.returncode == 1
         assert refused.stderr == (
             "pvnet: all HMC connections of the management partition are in use: close one first\n"
         )
-    finally:
-        for holder in holders:
-            holder.send_signal(signal.SIGTERM)
-        codes = [holder.wait(60) for holder in holders]
-    assert codes == [143] * len(codes)
+        holder.send_signal(signal.SIGTERM)
+        assert holder.wait(60) == 143
+    assert shell('"$0" vmc send --no-reply x', environment).returncode == 0
 
 
 @pytest.mark.parametrize("lines", [1, 4])

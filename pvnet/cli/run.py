@@ -43,19 +43,21 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
     :raises typer.Exit: SIGTERM came; with :data:`TERMINATED`.
     """
-    import uvloop
+    asked: list[int] = []
+    try:
+        import uvloop
 
-    from pvnet.runtime.log import configure_logging
+        from pvnet.runtime.log import configure_logging
 
-    configure_logging(level=os.environ.get("PVNET_LOG", "error"))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        asked: list[int] = []
-        try:
+        configure_logging(level=os.environ.get("PVNET_LOG", "error"))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_until_sigterm(main, asked))
-        except BaseException:
-            if asked:
-                raise typer.Exit(TERMINATED) from None
-            raise
+    except BaseException:
+        if asked:
+            raise typer.Exit(TERMINATED) from None
+        raise
+    finally:
+        main.close()  # Ctrl-C may have come before it began; Python would complain about that
 
 
 async def _until_sigterm(main: Coroutine[Any, Any, T], asked: list[int]) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ import pytest
 
 from pvnet.cli.main import run
 from pvnet.cli.vmc import read_message
+from pvnet.runtime.broker import Broker
+from pvnet.runtime.topology import BrokerConfig
 
 PVNET = str(Path(sys.executable).parent / "pvnet")
 
@@ -70,6 +73,46 @@ def test_message_of_a_file_is_read_whole_unless_bounded(tmp_path: Path) -> None:
     path.write_bytes(bytes(20_000))
     assert len(read_message(f"@{path}")) == 20_000
     assert len(read_message(f"@{path}", 100)) == 101
+
+
+def test_ctrl_c_while_modules_load_is_answered() -> None:
+    program = """
+import sys
+from pvnet.cli.main import main
+class Interrupting:
+    def find_spec(self, name, path, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+sys.argv[1:] = ["supported"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+async def test_broker_cancelled_while_starting_leaves_no_task_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def probe(url: object, *, timeout: float) -> None:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr("pvnet.runtime.broker.probe", probe)
+    broker = Broker(BrokerConfig(use="auto"), directory=tmp_path, log=tmp_path / "broker.log")
+    starting = asyncio.create_task(broker.start(timeout=60))
+    await asked.wait()
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert ended.is_set()
+    assert broker.child is not None
+    assert not broker.child.running
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

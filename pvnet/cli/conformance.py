@@ -64,7 +64,8 @@ def conformance(
     With --transport mqtt the machine runs in a process of its own: calls, CRQ entries, interrupts, memory and device
     calls are messages through the broker.
 
-    The last line is "N passed, M failed".  Exit 0: all agree; 1: something differs; 2: a file cannot be read or run.
+    The last line is "N passed, M failed".  Exit 0: all agree; 1: something differs; 2: a file cannot be read or run;
+    3: the broker cannot be reached, or it or the other process ended.
     """
     results = _Results()
     match transport:

@@ -66,6 +66,7 @@ class InProcessLab:
         self._clients: dict[str, Endpoint] = {}
         self._incarnation = 1000
         self._changing: set[str] = set()
+        self._starting: dict[str, asyncio.Future[None]] = {}
         self._scratch = tempfile.TemporaryDirectory(prefix="pvnet-lab-")
         """What is the lab's directory in ``pvnet up``."""
         self.supervisor: Endpoint
@@ -104,16 +105,25 @@ class InProcessLab:
         """Start a node and wait until it serves.
 
         Raises:
-            ConfigError: the topology has no such node.  UnreachableError: it does not become ready.
+            ConfigError: the topology has no such node.  UnreachableError: it does not become ready, or is crashed.
         """
         role, factory = self._kind(name)
         endpoint = await self._endpoint(name, role)
         node = factory(endpoint, NodeConfig(node=name, broker="", topology=self.topology, directory=self._scratch.name))
+        starting = self._starting[name] = asyncio.ensure_future(node.start())
         try:
-            await node.start()
+            await asyncio.wait([starting])
+            if name not in self._starting:
+                raise UnreachableError(f"{name} crashed while it started")
+            await starting
         except BaseException:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
             await endpoint.stop("could not start")
+            await node.stop()
             raise
+        finally:
+            self._starting.pop(name, None)
         self.restarts[name] = self.restarts.get(name, -1) + 1
         self.nodes[name] = node
         return node
@@ -124,9 +134,11 @@ class InProcessLab:
         self._ports.pop(name)
 
     async def crash(self, name: str) -> None:
-        """End a node or a client without a word, as ``kill -9`` does."""
+        """End a node or a client without a word, as ``kill -9`` does; also one that is just starting."""
         await self.network.kill(self._ports.pop(name))
-        if name in self._clients:
+        if name in self._starting:
+            self._starting.pop(name).cancel()
+        elif name in self._clients:
             await self._clients.pop(name).stop()
         else:
             node = self.nodes.pop(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 
 from pvnet.client.device import VmcDevice
@@ -43,7 +44,7 @@ class ManagerNode:
 
     async def start(self) -> None:
         """Open the first session, then serve."""
-        session = await self._new_session()
+        session = await self._reopen(until=asyncio.get_running_loop().time() + self.timeout)
         self.endpoint.spawn(self._keep(session), "session")
         self.endpoint.ready(f"management application of {self.partition}")
 
@@ -78,12 +79,15 @@ class ManagerNode:
             session = await self._reopen()
             self.endpoint.log.info("session_opened", number=self.sessions)
 
-    async def _reopen(self) -> VmcSession:
+    async def _reopen(self, *, until: float = math.inf) -> VmcSession:
+        """Open a session, trying again until that time (of the loop), then with the error of the last attempt."""
         wait = _RETRY_S
         while True:
             try:
                 return await self._new_session()
             except PvnetError as error:
+                if asyncio.get_running_loop().time() >= until:
+                    raise
                 self.endpoint.log.warning("session_not_opened", error=str(error))
             await asyncio.sleep(wait)
             wait = min(wait * 2, _RETRY_MAX_S)

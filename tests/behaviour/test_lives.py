@@ -284,6 +284,50 @@ async def test_network_that_restarts_loses_nothing(lab: InProcessLab) -> None:
         assert session.messages.empty()
 
 
+@pytest.mark.parametrize("seed", range(10))
+@behaviour(worlds=[LoopbackWorld(BAD, 98, QUICK)])
+async def test_random_crashes_also_of_nodes_that_start(lab: InProcessLab, seed: int) -> None:
+    """Every node has a keeper that starts it again at once, as a supervisor does; thirty crashes at any moment."""
+    dice = random.Random(seed)
+    names = [HYPERVISOR, "mp", "manager", "lpar1"]
+    over = asyncio.Event()
+    down = {name: asyncio.Event() for name in names}
+    starts = dict.fromkeys(names, 0)
+
+    async def keep(name: str) -> None:
+        while True:
+            await down[name].wait()
+            if over.is_set():
+                return
+            down[name].clear()
+            starts[name] += 1
+            try:
+                await lab.start(name)
+            except PvnetError:
+                down[name].set()
+
+    keepers = [asyncio.ensure_future(keep(name)) for name in names]
+    for _ in range(30):
+        await asyncio.sleep(dice.choice([0.0, 0.001, 0.01, 0.03, 0.3, 3.0]) * dice.random())
+        name = dice.choice(names)
+        if name in lab.nodes:
+            await lab.crash(name)
+            down[name].set()
+        elif name in lab._starting:
+            await lab.crash(name)
+
+    async def all_up() -> bool:
+        return all(name in lab.nodes for name in names)
+
+    await eventually(all_up)
+    over.set()
+    for event in down.values():
+        event.set()
+    await asyncio.gather(*keepers)
+    assert sum(starts.values()) >= 10
+    await works(lab)
+
+
 @pytest.mark.parametrize("seed", range(20))
 @behaviour(worlds=[LoopbackWorld(BAD, 99, QUICK)])
 async def test_random_crashes_at_random_moments(lab: InProcessLab, seed: int) -> None:

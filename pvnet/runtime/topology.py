@@ -237,6 +237,8 @@ class ScmConfig(Strict):
     """DRC index; without one 0x90000000, 0x90000001 ... in the order of the file."""
     profile: Literal["qemu", "phyp"] = "qemu"
     """``qemu`` answers exactly as QEMU does; ``phyp`` keeps bindings, works in steps and has statistics."""
+    driver: Literal["hardened", "linux"] = "hardened"
+    """Conduct of the partition's driver: bounded and checked, or as Linux' ``papr_scm``."""
     backing: str | None = None
     """File of the blocks, relative to the topology file (the labels beside it, with ``.labels`` added); without one
     they live as long as the lab."""

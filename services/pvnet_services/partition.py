@@ -29,6 +29,7 @@ from pvnet.runtime.layout import BUFFER_IOBA, partition_layout
 from pvnet.runtime.memfd import sealed_memory
 from pvnet.runtime.service import NodeConfig, run_service
 from pvnet.runtime.topology import HYPERVISOR
+from pvnet.scm.guest_interface import GUEST_POLICIES
 from pvnet.transport.link import PeerDown, PeerUp
 from pvnet.vmc import interface as vmc
 from pvnet.vmc.context import VmcState
@@ -83,8 +84,15 @@ class PartitionNode:
             windows[adapter.layout.liobn] = adapter.memory
         partition = topology.partition(config.node)
         self.scm = [
-            ScmAdapter(endpoint, self.hcalls, self.memory, guest_config(topology, partition, number), self._device_done)
-            for number in range(len(partition.scm))
+            ScmAdapter(
+                endpoint,
+                self.hcalls,
+                self.memory,
+                guest_config(topology, partition, number),
+                self._device_done,
+                GUEST_POLICIES[device.driver],
+            )
+            for number, device in enumerate(partition.scm)
         ]
         drivers: dict[str, AdapterDriver] = {path: adapter.driver for path, adapter in devices.items()}
         drivers |= {f"{NMEM_PATH}{number}": device.driver for number, device in enumerate(self.scm)}

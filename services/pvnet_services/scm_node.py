@@ -26,7 +26,14 @@ from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.hcall_client import INLINE_BYTES, HcallClient
 from pvnet.runtime.topology import HYPERVISOR
 from pvnet.scm.guest import RESTING, ScmGuest
-from pvnet.scm.guest_interface import ScmBound, ScmGuestConfig, ScmGuestOutput, ScmUnbound
+from pvnet.scm.guest_interface import (
+    HARDENED_GUEST,
+    ScmBound,
+    ScmGuestConfig,
+    ScmGuestOutput,
+    ScmGuestPolicy,
+    ScmUnbound,
+)
 from pvnet_services.device_files import AdapterDriver, BlockDone
 
 NMEM_PATH: Final = "/dev/nmem"
@@ -40,9 +47,15 @@ class ScmAdapter:
     """One device of a partition; ``done`` hears what the driver answers to device calls."""
 
     def __init__(
-        self, endpoint: Endpoint, hcalls: HcallClient, memory: Segment, config: ScmGuestConfig, done: DeviceDone
+        self,
+        endpoint: Endpoint,
+        hcalls: HcallClient,
+        memory: Segment,
+        config: ScmGuestConfig,
+        done: DeviceDone,
+        policy: ScmGuestPolicy = HARDENED_GUEST,
     ) -> None:
-        self.machine = ScmGuest(config, memory)
+        self.machine = ScmGuest(config, memory, policy)
         self.driver = Driver[io.AdapterInput, ScmGuestOutput](self.machine, self._carry_out)
         self.rested = asyncio.Event()
         """The driver has come to an end of its probe: it is ready, or has failed."""

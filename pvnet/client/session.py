@@ -85,11 +85,7 @@ class VmcSession:
 
     async def close(self) -> None:
         """End the session.  Idempotent."""
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
-            self._reader = None
-        self._end(PeerDiedError("the session is closed"))
+        await self._stop_reading()
         try:
             await self.device.close()
         except PvnetError:
@@ -98,8 +94,19 @@ class VmcSession:
     async def __aenter__(self) -> Self:
         return await self.open()
 
-    async def __aexit__(self, *exc: object) -> None:
-        await self.close()
+    async def _stop_reading(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+            self._reader = None
+        self._end(PeerDiedError("the session is closed"))
+
+    async def __aexit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        if kind is None:
+            await self.close()
+        else:
+            await self._stop_reading()
+            self.device.drop()  # an error or a cancellation does not wait for the partition
 
     # --- messages --------------------------------------------------------------------------------------------------
 

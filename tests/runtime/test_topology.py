@@ -1,6 +1,7 @@
 """Topologies: the examples are valid, and what is wrong is named with file, line, field and expectation."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -222,3 +223,17 @@ def test_lines_are_found_in_the_forms_that_people_write() -> None:
     assert locate(text, ("l", 1, "sub", "w")) == 11
     assert locate(text, ("l", 1, "deep", 0, "z")) == 13
     assert locate(text, ("nowhere",)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[hypervisor.vmc]\nmax_mtu = 64\n", "hypervisor.vmc.max_mtu of at least 1024"),
+        ('[hypervisor]\nprofile = "qemu"\n', "a [manager] needs H_COPY_RDMA"),
+    ],
+)
+def test_a_manager_needs_a_channel_that_can_carry_its_commands(text: str, expected: str) -> None:
+    rest = '[manager]\n[[partition]]\nname = "mp"\nmanagement = true\n'
+    with pytest.raises(TopologyError, match=re.escape(expected)):
+        parse_topology(text + rest)
+    parse_topology(text + rest.replace("[manager]\n", ""))

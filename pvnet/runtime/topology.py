@@ -193,7 +193,9 @@ class HypervisorVmc(Strict):
     buffers_per_session: int = Field(default=8, ge=1, le=64)
     """How many buffers it adds when an HMC connection opens."""
     raw_payload: Literal["echo", "discard"] = "echo"
-    """What happens to a message that is neither a router message nor one of pvnet's own commands."""
+    """What happens to a message that is neither a router message nor one of pvnet's own commands.
+
+    With ``discard`` nothing comes back, so a session has no buffer left after a few messages (EBUSY) until it is closed."""
 
 
 class HypervisorConfig(Strict):

@@ -195,7 +195,8 @@ class HypervisorVmc(Strict):
     raw_payload: Literal["echo", "discard"] = "echo"
     """What happens to a message that is neither a router message nor one of pvnet's own commands.
 
-    With ``discard`` nothing comes back: after a few messages a session has no buffer left (EBUSY) until it is closed."""
+    With ``discard`` nothing comes back: after a few messages a session has no buffer left (EBUSY), until it is
+    closed."""
 
 
 class HypervisorConfig(Strict):

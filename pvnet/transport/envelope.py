@@ -25,6 +25,12 @@ CHANNEL_OF_BODY: Final[dict[str, Channel]] = {
     "memory_read": Channel.CALL,
     "memory_write": Channel.CALL,
     "memory_reply": Channel.REPLY,
+    "vbus_attach": Channel.VBUS,
+    "vbus_call": Channel.VBUS,
+    "vbus_reply": Channel.VBUS,
+    "vbus_doorbell": Channel.VBUS,
+    "vbus_irq": Channel.VBUS,
+    "vbus_update": Channel.VBUS,
     "device_io": Channel.DEVICE,
     "device_reply": Channel.DEVICE,
     "management": Channel.MGMT,
@@ -35,7 +41,7 @@ CHANNEL_OF_BODY: Final[dict[str, Channel]] = {
 }
 """Channel (topic level) on which each kind of body travels; ``lifecycle`` travels only as state."""
 
-REPLY_BODIES: Final = frozenset({"hcall_reply", "memory_reply", "device_reply", "management_reply", "refusal"})
+REPLY_BODIES: Final = frozenset({"hcall_reply", "memory_reply", "device_reply", "management_reply", "vbus_reply", "refusal"})
 """Bodies that end a call: their ``correlation`` names it."""
 
 

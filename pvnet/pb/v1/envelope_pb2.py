@@ -26,21 +26,22 @@ from pvnet.pb.v1 import device_pb2 as pvnet_dot_pb_dot_v1_dot_device__pb2
 from pvnet.pb.v1 import lifecycle_pb2 as pvnet_dot_pb_dot_v1_dot_lifecycle__pb2
 from pvnet.pb.v1 import management_pb2 as pvnet_dot_pb_dot_v1_dot_management__pb2
 from pvnet.pb.v1 import papr_pb2 as pvnet_dot_pb_dot_v1_dot_papr__pb2
+from pvnet.pb.v1 import vbus_pb2 as pvnet_dot_pb_dot_v1_dot_vbus__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apvnet/pb/v1/envelope.proto\x12\x08pvnet.v1\x1a\x18pvnet/pb/v1/device.proto\x1a\x1bpvnet/pb/v1/lifecycle.proto\x1a\x1cpvnet/pb/v1/management.proto\x1a\x16pvnet/pb/v1/papr.proto\"\xdc\x07\n\x08\x45nvelope\x12\x0e\n\x06schema\x18\x01 \x01(\r\x12\x0b\n\x03lab\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x1a\n\x12source_incarnation\x18\x04 \x01(\x06\x12\x13\n\x0b\x64\x65stination\x18\x05 \x01(\t\x12\x1f\n\x17\x64\x65stination_incarnation\x18\x06 \x01(\x06\x12\x0e\n\x06stream\x18\x07 \x01(\r\x12\x0b\n\x03seq\x18\x08 \x01(\x04\x12\x12\n\nack_stream\x18\t \x01(\r\x12\x0b\n\x03\x61\x63k\x18\n \x01(\x04\x12\x13\n\x0b\x63orrelation\x18\x0b \x01(\x04\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x0c \x01(\r\x12\x14\n\x0cmonotonic_ns\x18\r \x01(\x06\x12\x0f\n\x07wall_ns\x18\x0e \x01(\x06\x12\r\n\x05trace\x18\x0f \x01(\x06\x12 \n\x05hcall\x18\x14 \x01(\x0b\x32\x0f.pvnet.v1.HcallH\x00\x12+\n\x0bhcall_reply\x18\x15 \x01(\x0b\x32\x14.pvnet.v1.HcallReplyH\x00\x12\'\n\tcrq_entry\x18\x16 \x01(\x0b\x32\x12.pvnet.v1.CrqEntryH\x00\x12-\n\x0c\x63rq_progress\x18\x17 \x01(\x0b\x32\x15.pvnet.v1.CrqProgressH\x00\x12\x1c\n\x03irq\x18\x18 \x01(\x0b\x32\r.pvnet.v1.IrqH\x00\x12+\n\x0bmemory_read\x18\x19 \x01(\x0b\x32\x14.pvnet.v1.MemoryReadH\x00\x12-\n\x0cmemory_write\x18\x1a \x01(\x0b\x32\x15.pvnet.v1.MemoryWriteH\x00\x12-\n\x0cmemory_reply\x18\x1b \x01(\x0b\x32\x15.pvnet.v1.MemoryReplyH\x00\x12\'\n\tdevice_io\x18( \x01(\x0b\x32\x12.pvnet.v1.DeviceIoH\x00\x12-\n\x0c\x64\x65vice_reply\x18) \x01(\x0b\x32\x15.pvnet.v1.DeviceReplyH\x00\x12*\n\nmanagement\x18\x32 \x01(\x0b\x32\x14.pvnet.v1.ManagementH\x00\x12\x35\n\x10management_reply\x18\x33 \x01(\x0b\x32\x19.pvnet.v1.ManagementReplyH\x00\x12(\n\tlifecycle\x18< \x01(\x0b\x32\x13.pvnet.v1.LifecycleH\x00\x12%\n\x08link_ack\x18= \x01(\x0b\x32\x11.pvnet.v1.LinkAckH\x00\x12)\n\nlink_reset\x18> \x01(\x0b\x32\x13.pvnet.v1.LinkResetH\x00\x12$\n\x07refusal\x18? \x01(\x0b\x32\x11.pvnet.v1.RefusalH\x00\x42\x06\n\x04\x62ody\"\t\n\x07LinkAck\"\x0b\n\tLinkReset\"\x17\n\x07Refusal\x12\x0c\n\x04text\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apvnet/pb/v1/envelope.proto\x12\x08pvnet.v1\x1a\x18pvnet/pb/v1/device.proto\x1a\x1bpvnet/pb/v1/lifecycle.proto\x1a\x1cpvnet/pb/v1/management.proto\x1a\x16pvnet/pb/v1/papr.proto\x1a\x16pvnet/pb/v1/vbus.proto\"\xe2\t\n\x08\x45nvelope\x12\x0e\n\x06schema\x18\x01 \x01(\r\x12\x0b\n\x03lab\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x1a\n\x12source_incarnation\x18\x04 \x01(\x06\x12\x13\n\x0b\x64\x65stination\x18\x05 \x01(\t\x12\x1f\n\x17\x64\x65stination_incarnation\x18\x06 \x01(\x06\x12\x0e\n\x06stream\x18\x07 \x01(\r\x12\x0b\n\x03seq\x18\x08 \x01(\x04\x12\x12\n\nack_stream\x18\t \x01(\r\x12\x0b\n\x03\x61\x63k\x18\n \x01(\x04\x12\x13\n\x0b\x63orrelation\x18\x0b \x01(\x04\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x0c \x01(\r\x12\x14\n\x0cmonotonic_ns\x18\r \x01(\x06\x12\x0f\n\x07wall_ns\x18\x0e \x01(\x06\x12\r\n\x05trace\x18\x0f \x01(\x06\x12 \n\x05hcall\x18\x14 \x01(\x0b\x32\x0f.pvnet.v1.HcallH\x00\x12+\n\x0bhcall_reply\x18\x15 \x01(\x0b\x32\x14.pvnet.v1.HcallReplyH\x00\x12\'\n\tcrq_entry\x18\x16 \x01(\x0b\x32\x12.pvnet.v1.CrqEntryH\x00\x12-\n\x0c\x63rq_progress\x18\x17 \x01(\x0b\x32\x15.pvnet.v1.CrqProgressH\x00\x12\x1c\n\x03irq\x18\x18 \x01(\x0b\x32\r.pvnet.v1.IrqH\x00\x12+\n\x0bmemory_read\x18\x19 \x01(\x0b\x32\x14.pvnet.v1.MemoryReadH\x00\x12-\n\x0cmemory_write\x18\x1a \x01(\x0b\x32\x15.pvnet.v1.MemoryWriteH\x00\x12-\n\x0cmemory_reply\x18\x1b \x01(\x0b\x32\x15.pvnet.v1.MemoryReplyH\x00\x12+\n\x0bvbus_attach\x18\x1e \x01(\x0b\x32\x14.pvnet.v1.VbusAttachH\x00\x12\'\n\tvbus_call\x18\x1f \x01(\x0b\x32\x12.pvnet.v1.VbusCallH\x00\x12)\n\nvbus_reply\x18  \x01(\x0b\x32\x13.pvnet.v1.VbusReplyH\x00\x12/\n\rvbus_doorbell\x18! \x01(\x0b\x32\x16.pvnet.v1.VbusDoorbellH\x00\x12%\n\x08vbus_irq\x18\" \x01(\x0b\x32\x11.pvnet.v1.VbusIrqH\x00\x12+\n\x0bvbus_update\x18# \x01(\x0b\x32\x14.pvnet.v1.VbusUpdateH\x00\x12\'\n\tdevice_io\x18( \x01(\x0b\x32\x12.pvnet.v1.DeviceIoH\x00\x12-\n\x0c\x64\x65vice_reply\x18) \x01(\x0b\x32\x15.pvnet.v1.DeviceReplyH\x00\x12*\n\nmanagement\x18\x32 \x01(\x0b\x32\x14.pvnet.v1.ManagementH\x00\x12\x35\n\x10management_reply\x18\x33 \x01(\x0b\x32\x19.pvnet.v1.ManagementReplyH\x00\x12(\n\tlifecycle\x18< \x01(\x0b\x32\x13.pvnet.v1.LifecycleH\x00\x12%\n\x08link_ack\x18= \x01(\x0b\x32\x11.pvnet.v1.LinkAckH\x00\x12)\n\nlink_reset\x18> \x01(\x0b\x32\x13.pvnet.v1.LinkResetH\x00\x12$\n\x07refusal\x18? \x01(\x0b\x32\x11.pvnet.v1.RefusalH\x00\x42\x06\n\x04\x62ody\"\t\n\x07LinkAck\"\x0b\n\tLinkReset\"\x17\n\x07Refusal\x12\x0c\n\x04text\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pvnet.pb.v1.envelope_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENVELOPE']._serialized_start=150
-  _globals['_ENVELOPE']._serialized_end=1138
-  _globals['_LINKACK']._serialized_start=1140
-  _globals['_LINKACK']._serialized_end=1149
-  _globals['_LINKRESET']._serialized_start=1151
-  _globals['_LINKRESET']._serialized_end=1162
-  _globals['_REFUSAL']._serialized_start=1164
-  _globals['_REFUSAL']._serialized_end=1187
+  _globals['_ENVELOPE']._serialized_start=174
+  _globals['_ENVELOPE']._serialized_end=1424
+  _globals['_LINKACK']._serialized_start=1426
+  _globals['_LINKACK']._serialized_end=1435
+  _globals['_LINKRESET']._serialized_start=1437
+  _globals['_LINKRESET']._serialized_end=1448
+  _globals['_REFUSAL']._serialized_start=1450
+  _globals['_REFUSAL']._serialized_end=1473
 # @@protoc_insertion_point(module_scope)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpvnet/pb/v1/lifecycle.proto\x12\x08pvnet.v1\"\xdc\x01\n\tLifecycle\x12(\n\x05phase\x18\x01 \x01(\x0e\x32\x19.pvnet.v1.Lifecycle.Phase\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\r\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x0b\n\x03pid\x18\x05 \x01(\r\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\"I\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\t\n\x05\x42IRTH\x10\x01\x12\t\n\x05READY\x10\x02\x12\x08\n\x04LOST\x10\x03\x12\t\n\x05\x44\x45\x41TH\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpvnet/pb/v1/lifecycle.proto\x12\x08pvnet.v1\"\x85\x02\n\tLifecycle\x12(\n\x05phase\x18\x01 \x01(\x0e\x32\x19.pvnet.v1.Lifecycle.Phase\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\r\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x0b\n\x03pid\x18\x05 \x01(\r\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\'\n\x06\x64irect\x18\x08 \x01(\x0b\x32\x17.pvnet.v1.DirectAddress\"I\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\t\n\x05\x42IRTH\x10\x01\x12\t\n\x05READY\x10\x02\x12\x08\n\x04LOST\x10\x03\x12\t\n\x05\x44\x45\x41TH\x10\x04\"+\n\rDirectAddress\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pvnet.pb.v1.lifecycle_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LIFECYCLE']._serialized_start=42
-  _globals['_LIFECYCLE']._serialized_end=262
-  _globals['_LIFECYCLE_PHASE']._serialized_start=189
-  _globals['_LIFECYCLE_PHASE']._serialized_end=262
+  _globals['_LIFECYCLE']._serialized_end=303
+  _globals['_LIFECYCLE_PHASE']._serialized_start=230
+  _globals['_LIFECYCLE_PHASE']._serialized_end=303
+  _globals['_DIRECTADDRESS']._serialized_start=305
+  _globals['_DIRECTADDRESS']._serialized_end=348
 # @@protoc_insertion_point(module_scope)

@@ -24,41 +24,55 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpvnet/pb/v1/management.proto\x12\x08pvnet.v1\"\xbb\x03\n\nManagement\x12\r\n\x05token\x18\x01 \x01(\r\x12\x33\n\x0flist_partitions\x18\n \x01(\x0b\x32\x18.pvnet.v1.ListPartitionsH\x00\x12\x31\n\x0eshow_partition\x18\x0b \x01(\x0b\x32\x17.pvnet.v1.ShowPartitionH\x00\x12%\n\x08power_on\x18\x0c \x01(\x0b\x32\x11.pvnet.v1.PowerOnH\x00\x12\'\n\tpower_off\x18\r \x01(\x0b\x32\x12.pvnet.v1.PowerOffH\x00\x12+\n\x0bissue_hcall\x18\x0e \x01(\x0b\x32\x14.pvnet.v1.IssueHcallH\x00\x12+\n\x0bshow_status\x18\x0f \x01(\x0b\x32\x14.pvnet.v1.ShowStatusH\x00\x12\'\n\tshut_down\x18\x10 \x01(\x0b\x32\x12.pvnet.v1.ShutDownH\x00\x12)\n\nscm_inject\x18\x11 \x01(\x0b\x32\x13.pvnet.v1.ScmInjectH\x00\x12-\n\x0c\x66inish_flush\x18\x12 \x01(\x0b\x32\x15.pvnet.v1.FinishFlushH\x00\x42\t\n\x07\x63ommand\"\x1f\n\x0eListPartitions\x12\r\n\x05\x66irst\x18\x01 \x01(\r\"\x1d\n\rShowPartition\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x07PowerOn\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x08PowerOff\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\nIssueHcall\x12\x0e\n\x06opcode\x18\x01 \x01(\x04\x12\x0c\n\x04\x61rgs\x18\x02 \x03(\x04\x12\x12\n\nretry_busy\x18\x03 \x01(\x08\"\x0c\n\nShowStatus\"\n\n\x08ShutDown\"\xbc\x02\n\tScmInject\x12\x11\n\tpartition\x18\x01 \x01(\t\x12\x0b\n\x03\x64rc\x18\x02 \x01(\r\x12&\n\x04kind\x18\x03 \x01(\x0e\x32\x18.pvnet.v1.ScmInject.Kind\x12\x13\n\x0bhealth_bits\x18\x04 \x01(\x04\x12\x14\n\x0chealth_valid\x18\x05 \x01(\x04\x12\x0e\n\x06opcode\x18\x06 \x01(\x04\x12\n\n\x02rc\x18\x07 \x01(\x12\x12\r\n\x05\x65rror\x18\x08 \x01(\r\x12\r\n\x05\x63ount\x18\t \x01(\r\"\x81\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\n\n\x06HEALTH\x10\x01\x12\x0e\n\nHEALTH_OWN\x10\x02\x12\x0f\n\x0bRETURN_CODE\x10\x03\x12\x10\n\x0cSTORAGE_READ\x10\x04\x12\x11\n\rSTORAGE_WRITE\x10\x05\x12\x11\n\rSTORAGE_FLUSH\x10\x06\")\n\x0b\x46inishFlush\x12\x0b\n\x03\x64rc\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\x04\"\xa3\x02\n\x0fManagementReply\x12\r\n\x05token\x18\x01 \x01(\r\x12\x30\n\x06status\x18\x02 \x01(\x0e\x32 .pvnet.v1.ManagementReply.Status\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\'\n\npartitions\x18\x04 \x03(\x0b\x32\x13.pvnet.v1.Partition\x12\x0c\n\x04next\x18\x05 \x01(\r\x12\n\n\x02rc\x18\x06 \x01(\x12\x12\x0c\n\x04outs\x18\x07 \x03(\x04\x12\x13\n\x0bstatus_json\x18\x08 \x01(\t\"[\n\x06Status\x12\x06\n\x02OK\x10\x00\x12\r\n\tNOT_FOUND\x10\x01\x12\x0c\n\x08\x43ONFLICT\x10\x02\x12\n\n\x06\x46\x41ILED\x10\x03\x12\x11\n\rNOT_SUPPORTED\x10\x04\x12\r\n\tMALFORMED\x10\x05\"\xe4\x01\n\tPartition\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07lpar_id\x18\x02 \x01(\r\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.pvnet.v1.Partition.State\x12\x12\n\nmanagement\x18\x04 \x01(\x08\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x0b\n\x03pid\x18\x06 \x01(\r\x12\x10\n\x08restarts\x18\x07 \x01(\r\"E\n\x05State\x12\x07\n\x03OFF\x10\x00\x12\x0c\n\x08STARTING\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\x0c\n\x08STOPPING\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpvnet/pb/v1/management.proto\x12\x08pvnet.v1\"\xac\x04\n\nManagement\x12\r\n\x05token\x18\x01 \x01(\r\x12\x33\n\x0flist_partitions\x18\n \x01(\x0b\x32\x18.pvnet.v1.ListPartitionsH\x00\x12\x31\n\x0eshow_partition\x18\x0b \x01(\x0b\x32\x17.pvnet.v1.ShowPartitionH\x00\x12%\n\x08power_on\x18\x0c \x01(\x0b\x32\x11.pvnet.v1.PowerOnH\x00\x12\'\n\tpower_off\x18\r \x01(\x0b\x32\x12.pvnet.v1.PowerOffH\x00\x12+\n\x0bissue_hcall\x18\x0e \x01(\x0b\x32\x14.pvnet.v1.IssueHcallH\x00\x12+\n\x0bshow_status\x18\x0f \x01(\x0b\x32\x14.pvnet.v1.ShowStatusH\x00\x12\'\n\tshut_down\x18\x10 \x01(\x0b\x32\x12.pvnet.v1.ShutDownH\x00\x12)\n\nscm_inject\x18\x11 \x01(\x0b\x32\x13.pvnet.v1.ScmInjectH\x00\x12-\n\x0c\x66inish_flush\x18\x12 \x01(\x0b\x32\x15.pvnet.v1.FinishFlushH\x00\x12#\n\x04vbus\x18\x13 \x01(\x0b\x32\x13.pvnet.v1.VbusAdminH\x00\x12\'\n\x06switch\x18\x14 \x01(\x0b\x32\x15.pvnet.v1.SwitchAdminH\x00\x12!\n\x04ping\x18\x15 \x01(\x0b\x32\x11.pvnet.v1.NetPingH\x00\x42\t\n\x07\x63ommand\"\x1f\n\x0eListPartitions\x12\r\n\x05\x66irst\x18\x01 \x01(\r\"\x1d\n\rShowPartition\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x07PowerOn\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x08PowerOff\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\nIssueHcall\x12\x0e\n\x06opcode\x18\x01 \x01(\x04\x12\x0c\n\x04\x61rgs\x18\x02 \x03(\x04\x12\x12\n\nretry_busy\x18\x03 \x01(\x08\"\x0c\n\nShowStatus\"\n\n\x08ShutDown\"\xbc\x02\n\tScmInject\x12\x11\n\tpartition\x18\x01 \x01(\t\x12\x0b\n\x03\x64rc\x18\x02 \x01(\r\x12&\n\x04kind\x18\x03 \x01(\x0e\x32\x18.pvnet.v1.ScmInject.Kind\x12\x13\n\x0bhealth_bits\x18\x04 \x01(\x04\x12\x14\n\x0chealth_valid\x18\x05 \x01(\x04\x12\x0e\n\x06opcode\x18\x06 \x01(\x04\x12\n\n\x02rc\x18\x07 \x01(\x12\x12\r\n\x05\x65rror\x18\x08 \x01(\r\x12\r\n\x05\x63ount\x18\t \x01(\r\"\x81\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\n\n\x06HEALTH\x10\x01\x12\x0e\n\nHEALTH_OWN\x10\x02\x12\x0f\n\x0bRETURN_CODE\x10\x03\x12\x10\n\x0cSTORAGE_READ\x10\x04\x12\x11\n\rSTORAGE_WRITE\x10\x05\x12\x11\n\rSTORAGE_FLUSH\x10\x06\")\n\x0b\x46inishFlush\x12\x0b\n\x03\x64rc\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\x04\"\xa0\x03\n\tVbusAdmin\x12&\n\x04verb\x18\x01 \x01(\x0e\x32\x18.pvnet.v1.VbusAdmin.Verb\x12\x0b\n\x03\x62us\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\r\n\x05\x63lass\x18\x04 \x01(\t\x12\x0c\n\x04node\x18\x05 \x01(\t\x12\x37\n\nattributes\x18\x06 \x03(\x0b\x32#.pvnet.v1.VbusAdmin.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc4\x01\n\x04Verb\x12\x14\n\x10VERB_UNSPECIFIED\x10\x00\x12\x08\n\x04SHOW\x10\x01\x12\x0e\n\nBUS_CREATE\x10\x02\x12\x0e\n\nBUS_REMOVE\x10\x03\x12\x11\n\rDEVICE_CREATE\x10\x04\x12\x11\n\rDEVICE_REMOVE\x10\x05\x12\x11\n\rDEVICE_ATTACH\x10\x06\x12\x11\n\rDEVICE_DETACH\x10\x07\x12\x0e\n\nDEVICE_SET\x10\x08\x12\x08\n\x04JOIN\x10\t\x12\t\n\x05LEAVE\x10\n\x12\x0b\n\x07\x43LASSES\x10\x0b\"\x9c\x01\n\x0bSwitchAdmin\x12(\n\x04verb\x18\x01 \x01(\x0e\x32\x1a.pvnet.v1.SwitchAdmin.Verb\x12\x0e\n\x06switch\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\t\"E\n\x04Verb\x12\x14\n\x10VERB_UNSPECIFIED\x10\x00\x12\x08\n\x04SHOW\x10\x01\x12\x0c\n\x08PORT_ADD\x10\x02\x12\x0f\n\x0bPORT_REMOVE\x10\x03\"i\n\x07NetPing\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x15\n\rpayload_bytes\x18\x03 \x01(\r\x12\x13\n\x0binterval_ms\x18\x04 \x01(\r\x12\x12\n\ntimeout_ms\x18\x05 \x01(\r\"\xa3\x02\n\x0fManagementReply\x12\r\n\x05token\x18\x01 \x01(\r\x12\x30\n\x06status\x18\x02 \x01(\x0e\x32 .pvnet.v1.ManagementReply.Status\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\'\n\npartitions\x18\x04 \x03(\x0b\x32\x13.pvnet.v1.Partition\x12\x0c\n\x04next\x18\x05 \x01(\r\x12\n\n\x02rc\x18\x06 \x01(\x12\x12\x0c\n\x04outs\x18\x07 \x03(\x04\x12\x13\n\x0bstatus_json\x18\x08 \x01(\t\"[\n\x06Status\x12\x06\n\x02OK\x10\x00\x12\r\n\tNOT_FOUND\x10\x01\x12\x0c\n\x08\x43ONFLICT\x10\x02\x12\n\n\x06\x46\x41ILED\x10\x03\x12\x11\n\rNOT_SUPPORTED\x10\x04\x12\r\n\tMALFORMED\x10\x05\"\xe4\x01\n\tPartition\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07lpar_id\x18\x02 \x01(\r\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.pvnet.v1.Partition.State\x12\x12\n\nmanagement\x18\x04 \x01(\x08\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x0b\n\x03pid\x18\x06 \x01(\r\x12\x10\n\x08restarts\x18\x07 \x01(\r\"E\n\x05State\x12\x07\n\x03OFF\x10\x00\x12\x0c\n\x08STARTING\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\x0c\n\x08STOPPING\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pvnet.pb.v1.management_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_VBUSADMIN_ATTRIBUTESENTRY']._loaded_options = None
+  _globals['_VBUSADMIN_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_MANAGEMENT']._serialized_start=43
-  _globals['_MANAGEMENT']._serialized_end=486
-  _globals['_LISTPARTITIONS']._serialized_start=488
-  _globals['_LISTPARTITIONS']._serialized_end=519
-  _globals['_SHOWPARTITION']._serialized_start=521
-  _globals['_SHOWPARTITION']._serialized_end=550
-  _globals['_POWERON']._serialized_start=552
-  _globals['_POWERON']._serialized_end=575
-  _globals['_POWEROFF']._serialized_start=577
-  _globals['_POWEROFF']._serialized_end=601
-  _globals['_ISSUEHCALL']._serialized_start=603
-  _globals['_ISSUEHCALL']._serialized_end=665
-  _globals['_SHOWSTATUS']._serialized_start=667
-  _globals['_SHOWSTATUS']._serialized_end=679
-  _globals['_SHUTDOWN']._serialized_start=681
-  _globals['_SHUTDOWN']._serialized_end=691
-  _globals['_SCMINJECT']._serialized_start=694
-  _globals['_SCMINJECT']._serialized_end=1010
-  _globals['_SCMINJECT_KIND']._serialized_start=881
-  _globals['_SCMINJECT_KIND']._serialized_end=1010
-  _globals['_FINISHFLUSH']._serialized_start=1012
-  _globals['_FINISHFLUSH']._serialized_end=1053
-  _globals['_MANAGEMENTREPLY']._serialized_start=1056
-  _globals['_MANAGEMENTREPLY']._serialized_end=1347
-  _globals['_MANAGEMENTREPLY_STATUS']._serialized_start=1256
-  _globals['_MANAGEMENTREPLY_STATUS']._serialized_end=1347
-  _globals['_PARTITION']._serialized_start=1350
-  _globals['_PARTITION']._serialized_end=1578
-  _globals['_PARTITION_STATE']._serialized_start=1509
-  _globals['_PARTITION_STATE']._serialized_end=1578
+  _globals['_MANAGEMENT']._serialized_end=599
+  _globals['_LISTPARTITIONS']._serialized_start=601
+  _globals['_LISTPARTITIONS']._serialized_end=632
+  _globals['_SHOWPARTITION']._serialized_start=634
+  _globals['_SHOWPARTITION']._serialized_end=663
+  _globals['_POWERON']._serialized_start=665
+  _globals['_POWERON']._serialized_end=688
+  _globals['_POWEROFF']._serialized_start=690
+  _globals['_POWEROFF']._serialized_end=714
+  _globals['_ISSUEHCALL']._serialized_start=716
+  _globals['_ISSUEHCALL']._serialized_end=778
+  _globals['_SHOWSTATUS']._serialized_start=780
+  _globals['_SHOWSTATUS']._serialized_end=792
+  _globals['_SHUTDOWN']._serialized_start=794
+  _globals['_SHUTDOWN']._serialized_end=804
+  _globals['_SCMINJECT']._serialized_start=807
+  _globals['_SCMINJECT']._serialized_end=1123
+  _globals['_SCMINJECT_KIND']._serialized_start=994
+  _globals['_SCMINJECT_KIND']._serialized_end=1123
+  _globals['_FINISHFLUSH']._serialized_start=1125
+  _globals['_FINISHFLUSH']._serialized_end=1166
+  _globals['_VBUSADMIN']._serialized_start=1169
+  _globals['_VBUSADMIN']._serialized_end=1585
+  _globals['_VBUSADMIN_ATTRIBUTESENTRY']._serialized_start=1337
+  _globals['_VBUSADMIN_ATTRIBUTESENTRY']._serialized_end=1386
+  _globals['_VBUSADMIN_VERB']._serialized_start=1389
+  _globals['_VBUSADMIN_VERB']._serialized_end=1585
+  _globals['_SWITCHADMIN']._serialized_start=1588
+  _globals['_SWITCHADMIN']._serialized_end=1744
+  _globals['_SWITCHADMIN_VERB']._serialized_start=1675
+  _globals['_SWITCHADMIN_VERB']._serialized_end=1744
+  _globals['_NETPING']._serialized_start=1746
+  _globals['_NETPING']._serialized_end=1851
+  _globals['_MANAGEMENTREPLY']._serialized_start=1854
+  _globals['_MANAGEMENTREPLY']._serialized_end=2145
+  _globals['_MANAGEMENTREPLY_STATUS']._serialized_start=2054
+  _globals['_MANAGEMENTREPLY_STATUS']._serialized_end=2145
+  _globals['_PARTITION']._serialized_start=2148
+  _globals['_PARTITION']._serialized_end=2376
+  _globals['_PARTITION_STATE']._serialized_start=2307
+  _globals['_PARTITION_STATE']._serialized_end=2376
 # @@protoc_insertion_point(module_scope)

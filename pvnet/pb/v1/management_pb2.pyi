@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Management(_message.Message):
-    __slots__ = ("token", "list_partitions", "show_partition", "power_on", "power_off", "issue_hcall", "show_status", "shut_down", "scm_inject", "finish_flush")
+    __slots__ = ("token", "list_partitions", "show_partition", "power_on", "power_off", "issue_hcall", "show_status", "shut_down", "scm_inject", "finish_flush", "vbus", "switch", "ping")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LIST_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     SHOW_PARTITION_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,9 @@ class Management(_message.Message):
     SHUT_DOWN_FIELD_NUMBER: _ClassVar[int]
     SCM_INJECT_FIELD_NUMBER: _ClassVar[int]
     FINISH_FLUSH_FIELD_NUMBER: _ClassVar[int]
+    VBUS_FIELD_NUMBER: _ClassVar[int]
+    SWITCH_FIELD_NUMBER: _ClassVar[int]
+    PING_FIELD_NUMBER: _ClassVar[int]
     token: int
     list_partitions: ListPartitions
     show_partition: ShowPartition
@@ -29,7 +32,10 @@ class Management(_message.Message):
     shut_down: ShutDown
     scm_inject: ScmInject
     finish_flush: FinishFlush
-    def __init__(self, token: _Optional[int] = ..., list_partitions: _Optional[_Union[ListPartitions, _Mapping]] = ..., show_partition: _Optional[_Union[ShowPartition, _Mapping]] = ..., power_on: _Optional[_Union[PowerOn, _Mapping]] = ..., power_off: _Optional[_Union[PowerOff, _Mapping]] = ..., issue_hcall: _Optional[_Union[IssueHcall, _Mapping]] = ..., show_status: _Optional[_Union[ShowStatus, _Mapping]] = ..., shut_down: _Optional[_Union[ShutDown, _Mapping]] = ..., scm_inject: _Optional[_Union[ScmInject, _Mapping]] = ..., finish_flush: _Optional[_Union[FinishFlush, _Mapping]] = ...) -> None: ...
+    vbus: VbusAdmin
+    switch: SwitchAdmin
+    ping: NetPing
+    def __init__(self, token: _Optional[int] = ..., list_partitions: _Optional[_Union[ListPartitions, _Mapping]] = ..., show_partition: _Optional[_Union[ShowPartition, _Mapping]] = ..., power_on: _Optional[_Union[PowerOn, _Mapping]] = ..., power_off: _Optional[_Union[PowerOff, _Mapping]] = ..., issue_hcall: _Optional[_Union[IssueHcall, _Mapping]] = ..., show_status: _Optional[_Union[ShowStatus, _Mapping]] = ..., shut_down: _Optional[_Union[ShutDown, _Mapping]] = ..., scm_inject: _Optional[_Union[ScmInject, _Mapping]] = ..., finish_flush: _Optional[_Union[FinishFlush, _Mapping]] = ..., vbus: _Optional[_Union[VbusAdmin, _Mapping]] = ..., switch: _Optional[_Union[SwitchAdmin, _Mapping]] = ..., ping: _Optional[_Union[NetPing, _Mapping]] = ...) -> None: ...
 
 class ListPartitions(_message.Message):
     __slots__ = ("first",)
@@ -118,6 +124,88 @@ class FinishFlush(_message.Message):
     drc: int
     token: int
     def __init__(self, drc: _Optional[int] = ..., token: _Optional[int] = ...) -> None: ...
+
+class VbusAdmin(_message.Message):
+    __slots__ = ("verb", "bus", "device", "node", "attributes")
+    class Verb(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        VERB_UNSPECIFIED: _ClassVar[VbusAdmin.Verb]
+        SHOW: _ClassVar[VbusAdmin.Verb]
+        BUS_CREATE: _ClassVar[VbusAdmin.Verb]
+        BUS_REMOVE: _ClassVar[VbusAdmin.Verb]
+        DEVICE_CREATE: _ClassVar[VbusAdmin.Verb]
+        DEVICE_REMOVE: _ClassVar[VbusAdmin.Verb]
+        DEVICE_ATTACH: _ClassVar[VbusAdmin.Verb]
+        DEVICE_DETACH: _ClassVar[VbusAdmin.Verb]
+        DEVICE_SET: _ClassVar[VbusAdmin.Verb]
+        JOIN: _ClassVar[VbusAdmin.Verb]
+        LEAVE: _ClassVar[VbusAdmin.Verb]
+        CLASSES: _ClassVar[VbusAdmin.Verb]
+    VERB_UNSPECIFIED: VbusAdmin.Verb
+    SHOW: VbusAdmin.Verb
+    BUS_CREATE: VbusAdmin.Verb
+    BUS_REMOVE: VbusAdmin.Verb
+    DEVICE_CREATE: VbusAdmin.Verb
+    DEVICE_REMOVE: VbusAdmin.Verb
+    DEVICE_ATTACH: VbusAdmin.Verb
+    DEVICE_DETACH: VbusAdmin.Verb
+    DEVICE_SET: VbusAdmin.Verb
+    JOIN: VbusAdmin.Verb
+    LEAVE: VbusAdmin.Verb
+    CLASSES: VbusAdmin.Verb
+    class AttributesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    VERB_FIELD_NUMBER: _ClassVar[int]
+    BUS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    CLASS_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    verb: VbusAdmin.Verb
+    bus: str
+    device: str
+    node: str
+    attributes: _containers.ScalarMap[str, str]
+    def __init__(self, verb: _Optional[_Union[VbusAdmin.Verb, str]] = ..., bus: _Optional[str] = ..., device: _Optional[str] = ..., node: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ..., **kwargs) -> None: ...
+
+class SwitchAdmin(_message.Message):
+    __slots__ = ("verb", "switch", "port")
+    class Verb(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        VERB_UNSPECIFIED: _ClassVar[SwitchAdmin.Verb]
+        SHOW: _ClassVar[SwitchAdmin.Verb]
+        PORT_ADD: _ClassVar[SwitchAdmin.Verb]
+        PORT_REMOVE: _ClassVar[SwitchAdmin.Verb]
+    VERB_UNSPECIFIED: SwitchAdmin.Verb
+    SHOW: SwitchAdmin.Verb
+    PORT_ADD: SwitchAdmin.Verb
+    PORT_REMOVE: SwitchAdmin.Verb
+    VERB_FIELD_NUMBER: _ClassVar[int]
+    SWITCH_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    verb: SwitchAdmin.Verb
+    switch: str
+    port: str
+    def __init__(self, verb: _Optional[_Union[SwitchAdmin.Verb, str]] = ..., switch: _Optional[str] = ..., port: _Optional[str] = ...) -> None: ...
+
+class NetPing(_message.Message):
+    __slots__ = ("address", "count", "payload_bytes", "interval_ms", "timeout_ms")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    count: int
+    payload_bytes: int
+    interval_ms: int
+    timeout_ms: int
+    def __init__(self, address: _Optional[str] = ..., count: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., interval_ms: _Optional[int] = ..., timeout_ms: _Optional[int] = ...) -> None: ...
 
 class ManagementReply(_message.Message):
     __slots__ = ("token", "status", "text", "partitions", "next", "rc", "outs", "status_json")

@@ -1,9 +1,9 @@
 """The supervisor: starts a lab's processes in order, keeps them as the topology says, and ends them all.
 
-Order of start: lab directory and reaper, broker, hypervisor, partitions (together), manager; of the end: the reverse.
-A node has started when it *says* that it serves (``readiness``); one that ends first or stays silent ends the whole
-start, and the error has its last words.  Later, a node that ends by itself is restarted by its policy, with a pause
-that doubles.
+Order of start: lab directory and reaper, broker, hypervisor, bridge, partitions (together), manager; of the end: the
+reverse.  A node has started when it *says* that it serves (``readiness``); one that ends first or stays silent ends the
+whole start, and the error has its last words.  Later, a node that ends by itself is restarted by its policy, with a
+pause that doubles.
 
 Nothing stays behind, whatever happens: every child is tied to us by the kernel (``runtime.tether``), the reaper removes
 the directory when we are killed, and ``stop`` is the way out of every error.
@@ -41,11 +41,11 @@ from pvnet.runtime.broker import Broker
 from pvnet.runtime.child import Child, exit_text, last_lines, spawn
 from pvnet.runtime.lab_dir import LabDir, LabInfo, NodeInfo
 from pvnet.runtime.readiness import Readiness
-from pvnet.runtime.topology import BROKER, HYPERVISOR, Restart, Topology
+from pvnet.runtime.topology import BRIDGE, BROKER, HYPERVISOR, Restart, Topology
 from pvnet.transport.uri import BrokerUrl
 
 State = Literal["off", "starting", "running", "stopping", "failed"]
-Role = Literal["broker", "hypervisor", "partition", "manager"]
+Role = Literal["broker", "hypervisor", "bridge", "partition", "manager"]
 
 _FIRST_PAUSE_S: Final = 0.1
 _LAST_PAUSE_S: Final = 5.0
@@ -268,7 +268,7 @@ class Supervisor:
     def _waves(self) -> list[list[_Node]]:
         """Nodes that may start together, in order."""
         nodes = self._nodes.values()
-        return [[n for n in nodes if n.spec.role == role] for role in ("hypervisor", "partition", "manager")]
+        return [[n for n in nodes if n.spec.role == role] for role in ("hypervisor", "bridge", "partition", "manager")]
 
     async def _start_together(self, nodes: list[_Node]) -> None:
         try:
@@ -470,6 +470,8 @@ def _node_info(node: _Node) -> NodeInfo:
 def node_specs(topology: Topology) -> list[NodeSpec]:
     """Return the nodes of a topology in the order in which they start."""
     specs = [NodeSpec(HYPERVISOR, "hypervisor", topology.hypervisor.restart)]
+    if topology.has_bridge:
+        specs.append(NodeSpec(BRIDGE, "bridge", topology.bridge.restart))
     specs += [NodeSpec(p.name, "partition", p.restart, p.autostart) for p in topology.partitions]
     if topology.manager is not None:
         specs.append(NodeSpec(topology.manager.name, "manager", topology.manager.restart))

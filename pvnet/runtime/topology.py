@@ -12,23 +12,15 @@ and by the wire format on the hypervisor's side, so that a hypervisor may offer 
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from pvnet.core.errors import ConfigError
-from pvnet.core.names import NAME_PATTERN, RESERVED_NAMES, UnitAddress
+from pvnet.core.names import UnitAddress
+from pvnet.runtime.topology_base import BigSize, Name, Size, Strict, Unit, check_hmc_id, check_unit
+from pvnet.runtime.topology_net import SwitchConfig, VbusDeviceConfig, VenetConfig
 
 HYPERVISOR: Final = "hypervisor"
 """Node name of the hypervisor."""
@@ -36,93 +28,12 @@ SUPERVISOR: Final = "supervisor"
 """Node name of the process that started the lab."""
 BROKER: Final = "broker"
 """Name of the broker in ``ps`` and ``logs``."""
+BRIDGE: Final = "bridge"
+"""Node name of the vbus host and network bridge."""
 
-_SIZE: Final = re.compile(r"^(\d+)\s*(B|KiB|MiB|GiB)$")
-_UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_PAGE: Final = 4096
-_MEMORY_MIN: Final = 1 << 20
-_MEMORY_MAX: Final = 64 << 30
-_DEVICE_MAX: Final = 1 << 40
 _MANAGER_MTU: Final = 1024
 SCM_DRC_BASE: Final = 0x90000000
 """DRC index of a partition's first SCM device, as QEMU numbers them."""
-
-
-def parse_size(value: object) -> object:
-    """``"16MiB"`` to bytes; integers are bytes already."""
-    if isinstance(value, str):
-        match = _SIZE.fullmatch(value.strip())
-        if match is None:
-            raise ValueError('a size such as "16MiB" (B, KiB, MiB or GiB)')
-        return int(match[1]) * _UNITS[match[2]]
-    return value
-
-
-def _memory(value: int) -> int:
-    if not _MEMORY_MIN <= value <= _MEMORY_MAX or value % _PAGE:
-        raise ValueError("1MiB to 64GiB, a multiple of 4096 bytes")
-    return value
-
-
-def _device_size(value: int) -> int:
-    if not _PAGE <= value <= _DEVICE_MAX or value % _PAGE:
-        raise ValueError("4KiB to 1TiB, a multiple of 4096 bytes")
-    return value
-
-
-def parse_unit(value: object) -> object:
-    """``"0x30000002"`` to the unit address; integers are taken as they are."""
-    if isinstance(value, str):
-        try:
-            return int(value, 0)
-        except ValueError:
-            raise ValueError('a unit address such as "0x30000002"') from None
-    return value
-
-
-def _unit(value: int) -> UnitAddress:
-    if not 0 < value < 1 << 32:
-        raise ValueError("a unit address of 32 bits, not 0")
-    return UnitAddress(value)
-
-
-def _name(value: str) -> str:
-    if not re.fullmatch(NAME_PATTERN, value) or value in RESERVED_NAMES:
-        raise ValueError("1 to 32 of a-z 0-9 _ - (and not 'state')")
-    return value
-
-
-def _hmc_id(value: str) -> str:
-    if not 1 <= len(value.encode()) <= 32:
-        raise ValueError("1 to 32 bytes of text")
-    return value
-
-
-Size = Annotated[
-    int,
-    BeforeValidator(parse_size),
-    AfterValidator(_memory),
-    WithJsonSchema({"anyOf": [{"type": "string", "pattern": _SIZE.pattern}, {"type": "integer"}]}),
-]
-BigSize = Annotated[
-    int,
-    BeforeValidator(parse_size),
-    AfterValidator(_device_size),
-    WithJsonSchema({"anyOf": [{"type": "string", "pattern": _SIZE.pattern}, {"type": "integer"}]}),
-]
-Unit = Annotated[
-    int,
-    BeforeValidator(parse_unit),
-    AfterValidator(_unit),
-    WithJsonSchema({"anyOf": [{"type": "string", "pattern": "^0x[0-9a-fA-F]{1,8}$"}, {"type": "integer"}]}),
-]
-Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})]
-
-
-class Strict(BaseModel):
-    """Base of the models: unknown keys and other types are refused, values do not change after reading."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
 
 
 class LabConfig(Strict):
@@ -278,6 +189,10 @@ class PartitionConfig(Strict):
     """What happens when its process ends by itself."""
     scm: list[ScmConfig] = Field(default_factory=list)
     """Storage-class-memory devices: ``[[partition.scm]]``, once per device."""
+    venet: list[VenetConfig] = Field(default_factory=list)
+    """Virtual Ethernets: ``[[partition.venet]]``, once per device."""
+    devices: list[VbusDeviceConfig] = Field(default_factory=list, alias="device")
+    """Other vbus devices: ``[[partition.device]]``, once per device."""
 
 
 class CrqPair(Strict):
@@ -301,7 +216,7 @@ class CrqPair(Strict):
 def _crq_end(text: str) -> tuple[str, UnitAddress]:
     partition, _, unit = text.partition(":")
     try:
-        return partition, _unit(int(unit, 0))
+        return partition, check_unit(int(unit, 0))
     except ValueError:
         raise ValueError(f'"partition:unit" such as "lpar1:0x30000010", not {text!r}') from None
 
@@ -311,10 +226,19 @@ class ManagerConfig(Strict):
 
     name: Name = "manager"
     """Name of its process."""
-    hmc_id: Annotated[str, AfterValidator(_hmc_id)] = "pvnet-manager"
+    hmc_id: Annotated[str, AfterValidator(check_hmc_id)] = "pvnet-manager"
     """Id of its connection: 1 to 32 bytes of text, padded with zero bytes to 32 on the wire."""
     restart: Restart = Restart()
     """What happens when its process ends by itself."""
+
+
+class BridgeConfig(Strict):
+    """The vbus host and network bridge; there is one when a partition has a device or there is a switch."""
+
+    restart: Restart = Restart()
+    """What happens when its process ends by itself."""
+    loop_guard: bool = True
+    """Whether switches look for loops in the network (by frames of their own, and by addresses that jump)."""
 
 
 class Topology(Strict):
@@ -325,6 +249,8 @@ class Topology(Strict):
     hypervisor: HypervisorConfig = HypervisorConfig()
     partitions: list[PartitionConfig] = Field(default_factory=list, alias="partition")
     crqs: list[CrqPair] = Field(default_factory=list, alias="crq")
+    switches: list[SwitchConfig] = Field(default_factory=list, alias="switch")
+    bridge: BridgeConfig = BridgeConfig()
     manager: ManagerConfig | None = None
 
     _numbers: dict[str, int] = PrivateAttr(default_factory=dict)
@@ -337,6 +263,7 @@ class Topology(Strict):
         self._check_management()
         self._check_crqs()
         self._check_scm()
+        self._check_net()
         self._numbers.update(self._assign_numbers())
         return self
 
@@ -367,13 +294,19 @@ class Topology(Strict):
         return (partition.vmc or PartitionVmc()) if partition.management else None
 
     @property
+    def has_bridge(self) -> bool:
+        """Whether there is a vbus host: somebody has a device, or there is a switch."""
+        return bool(self.switches) or any(p.venet or p.devices for p in self.partitions)
+
+    @property
     def node_names(self) -> list[str]:
         """Every node that is a process of its own, in the order in which they start."""
+        bridge = [BRIDGE] if self.has_bridge else []
         manager = [self.manager.name] if self.manager is not None else []
-        return [HYPERVISOR, *(p.name for p in self.partitions), *manager]
+        return [HYPERVISOR, *bridge, *(p.name for p in self.partitions), *manager]
 
     def _check_names(self) -> None:
-        taken = {HYPERVISOR: "the hypervisor", SUPERVISOR: "the supervisor", BROKER: "the broker"}
+        taken = {HYPERVISOR: "the hypervisor", SUPERVISOR: "the supervisor", BROKER: "the broker", BRIDGE: "the bridge"}
         nodes = [(p.name, f"partition[{i}]") for i, p in enumerate(self.partitions)]
         if self.manager is not None:
             nodes.append((self.manager.name, "the manager"))
@@ -405,6 +338,32 @@ class Topology(Strict):
             drcs = [self.scm_drc(partition, number) for number in range(len(partition.scm))]
             if len(set(drcs)) != len(drcs):
                 raise ValueError(f"a DRC index of its own for each SCM device of {partition.name!r}")
+
+    def _check_net(self) -> None:
+        names = [switch.name for switch in self.switches]
+        if len(set(names)) != len(names):
+            raise ValueError("a name of its own for each switch")
+        macs: dict[str, str] = {}
+        taps: set[tuple[str | None, str]] = set()
+        for partition in self.partitions:
+            device_names = [device.name for device in partition.devices]
+            if len(set(device_names)) != len(device_names):
+                raise ValueError(f"a name of its own for each device of {partition.name!r}")
+            for number, venet in enumerate(partition.venet):
+                where = f"venet[{number}] of {partition.name!r}"
+                if venet.switch not in names:
+                    raise ValueError(f"a [[switch]] of this lab for {where}, not {venet.switch!r}")
+                if venet.mac is not None and macs.setdefault(venet.mac, where) != where:
+                    raise ValueError(f"a MAC address of its own for {where}: {venet.mac} is that of {macs[venet.mac]}")
+                if venet.tap is not None:
+                    if (venet.netns, venet.tap) in taps:
+                        raise ValueError(f"a TAP of its own for {where}: {venet.tap} is used already")
+                    taps.add((venet.netns, venet.tap))
+
+    def venet_mac(self, partition: PartitionConfig, number: int) -> str:
+        """Return the MAC address of a partition's venet, given or assigned."""
+        lpar_id = self.lpar_id(partition.name)
+        return partition.venet[number].mac or f"02:00:00:{lpar_id >> 8:02x}:{lpar_id & 0xFF:02x}:{number + 1:02x}"
 
     def _check_crqs(self) -> None:
         used: set[tuple[str, int]] = set()
@@ -470,6 +429,8 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of a topology file; the texts below the fields are its descriptions."""
     schema = Topology.model_json_schema(by_alias=True)
     for name, definition in schema["$defs"].items():
-        for field, text in _field_texts(globals()[name]).items():
-            definition["properties"][field]["description"] = text
+        model: type[Strict] = globals()[name]
+        for field, text in _field_texts(model).items():
+            key = model.model_fields[field].alias or field
+            definition["properties"][key]["description"] = text
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

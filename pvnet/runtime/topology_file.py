@@ -211,9 +211,27 @@ def _with_backings_found(topology: Topology, path: Path) -> Topology:
     return topology.model_copy(update={"partitions": partitions})
 
 
+def _with_switch_files_found(topology: Topology, path: Path) -> Topology:
+    """Make the files of switches absolute: captures and certificates."""
+    folder = path.parent.absolute()
+    switches = []
+    for switch in topology.switches:
+        ports = [
+            f"pcapng:{os.path.normpath(folder / port.partition(':')[2])}" if port.startswith("pcapng:") else port
+            for port in switch.ports
+        ]
+        files = {
+            key: os.path.normpath(folder / value)
+            for key in ("ca_file", "cert_file", "key_file")
+            if (value := getattr(switch, key)) is not None
+        }
+        switches.append(switch.model_copy(update={"ports": ports, **files}))
+    return topology.model_copy(update={"switches": switches})
+
+
 def _with_files_found(topology: Topology, text: str, path: Path) -> Topology:
     """Make the paths absolute and read the password, once, where the error can name the line."""
-    topology = _with_backings_found(topology, path)
+    topology = _with_switch_files_found(_with_backings_found(topology, path), path)
     broker = topology.broker
     if "://" not in broker.use:
         return topology

@@ -89,7 +89,11 @@ def test_survives_json_so_that_nodes_can_be_given_it() -> None:
         ('[lab]\nname = "A"', "f.toml:2: lab.name: \"A\"; expected 1 to 32 of a-z 0-9 _ - (and not 'state')"),
         ('[lab]\n\nnane = "a"', "f.toml:3: lab.nane: unknown key; expected 'name' perhaps"),
         ("[hypervisor.vmc]\nmax_hmc = 3", "f.toml:2: hypervisor.vmc.max_hmc: unknown key; expected 'max_hmcs' perhaps"),
-        ("zzz = 1", "f.toml:1: zzz: unknown key; expected one of broker, crq, hypervisor, lab, manager, partition"),
+        (
+            "zzz = 1",
+            "f.toml:1: zzz: unknown key; "
+            "expected one of bridge, broker, crq, hypervisor, lab, manager, partition, switch",
+        ),
         ('[[partition]]\nmemory = "1MiB"', "f.toml:1: partition[0].name: missing; expected a value"),
         (
             '[[partition]]\nname="a"\n[[partition]]\nname="b"\nmemory="16MB"',

@@ -1,0 +1,125 @@
+"""The vbus part of a topology: virtual Ethernets and other devices of partitions, switches and their ports.
+
+Every partition with a device has a bus of its own, named as the partition, whose only member it is; more buses can be
+made in a running lab (``pvnet vbus``).  All buses and switches are served by one process, the node ``bridge``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+
+from pvnet.runtime.topology_base import Name, Strict
+
+_MAC: Final = re.compile(r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")
+_INTERFACE: Final = re.compile(r"^[A-Za-z0-9_.-]{1,15}$")
+PORT_KINDS: Final = ("tap", "pcapng", "tcp", "tcp-listen", "tls", "tls-listen", "broker")
+"""What stands before the first colon of a switch port."""
+
+
+def _mac(value: str) -> str:
+    text = value.lower()
+    if not _MAC.fullmatch(text) or int(text[:2], 16) & 1 or text == "00:00:00:00:00:00":
+        raise ValueError('a unicast MAC address such as "02:00:00:00:00:01"')
+    return text
+
+
+def _interface_address(value: str) -> str:
+    try:
+        address = ipaddress.IPv4Interface(value)
+    except ValueError:
+        raise ValueError('an IPv4 address with its prefix length, such as "10.77.0.1/24"') from None
+    if "/" not in value or address.network.prefixlen > 30:
+        raise ValueError('an IPv4 address with a prefix length of at most 30, such as "10.77.0.1/24"')
+    return str(address)
+
+
+def _interface_name(value: str) -> str:
+    if not _INTERFACE.fullmatch(value) or value in {".", ".."}:
+        raise ValueError("an interface name: 1 to 15 of letters, digits, _ . -")
+    return value
+
+
+def check_port(value: str) -> str:
+    """Return the text of a switch port if its kind is known and something follows it; else ValueError."""
+    kind, colon, rest = value.partition(":")
+    if kind not in PORT_KINDS or not colon or not rest:
+        raise ValueError(f"a port such as tap:NAME, pcapng:FILE or tcp:HOST:PORT (kinds: {', '.join(PORT_KINDS)})")
+    if kind == "tap":
+        _interface_name(rest.partition("@")[0])
+    return value
+
+
+Mac = Annotated[str, AfterValidator(_mac), WithJsonSchema({"type": "string", "pattern": _MAC.pattern})]
+InterfaceAddress = Annotated[str, AfterValidator(_interface_address), WithJsonSchema({"type": "string"})]
+InterfaceName = Annotated[
+    str, AfterValidator(_interface_name), WithJsonSchema({"type": "string", "pattern": _INTERFACE.pattern})
+]
+SwitchPort = Annotated[str, AfterValidator(check_port), WithJsonSchema({"type": "string"})]
+
+
+class SwitchConfig(Strict):
+    """A learning Ethernet switch of the network bridge."""
+
+    name: Name = "net0"
+    """Name of the switch."""
+    mtu: int = Field(default=1500, ge=68, le=65521)
+    """Largest payload of a frame that it carries, without the 14 bytes of the Ethernet header."""
+    ageing_s: float = Field(default=300.0, gt=0, le=86400)
+    """Seconds after which an address that was not seen is forgotten."""
+    max_addresses: int = Field(default=4096, ge=1, le=1 << 20)
+    """Addresses that it remembers; the oldest goes first."""
+    ports: list[SwitchPort] = Field(default_factory=list)
+    """Ports that are no partition's: ``"tap:NAME"`` (``tap:NAME@NETNS``: in a network namespace), ``"pcapng:FILE"``,
+    ``"tcp:HOST:PORT"`` and ``"tcp-listen:HOST:PORT"`` (another lab's switch), both also with ``tls``,
+    ``"broker:LAB"``."""
+    ca_file: str | None = None
+    """PEM file of the CA that signs the other side's certificate (``tls``, ``tls-listen``); relative to this file."""
+    cert_file: str | None = None
+    """PEM file of our own certificate and, unless there is a ``key_file``, its key."""
+    key_file: str | None = None
+    """PEM file of our own key."""
+
+
+class VenetConfig(Strict):
+    """A virtual Ethernet of a partition, connected to a switch."""
+
+    switch: Name = "net0"
+    """The switch that it is connected to."""
+    mac: Mac | None = None
+    """MAC address of the partition's side; without one 02:00:00:NN:NN:MM from the partition's number."""
+    address: InterfaceAddress | None = None
+    """IPv4 address with prefix length, of the TAP or of the built-in stack; without one there is no IPv4."""
+    tap: InterfaceName | None = None
+    """Name of a TAP device as which the partition shows it to ordinary programs; needs root or CAP_NET_ADMIN.
+    Without one a built-in stack answers ARP, ICMP echo and UDP echo."""
+    netns: InterfaceName | None = None
+    """Network namespace of the TAP, as ``ip netns`` names it; made when there is none of that name."""
+    ring: int = Field(default=256, ge=4, le=2048)
+    """Entries of its receive and transmit ring."""
+    ring_layout: Literal["2009", "2026"] = "2009"
+    """Layout of the rings: the original's, or the one that keeps each side's words in cache lines of their own."""
+    offloads: bool = True
+    """Whether checksums may be left unfinished and TCP segments may be up to 64 KiB (where both ends can)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.netns is not None and self.tap is None:
+            raise ValueError("a tap = ..., because there is a netns")
+        if self.ring_layout == "2026" and self.ring & (self.ring - 1):
+            raise ValueError('a ring that is a power of two, because ring_layout is "2026"')
+        return self
+
+
+class VbusDeviceConfig(Strict):
+    """A vbus device of a class that is installed (entry points ``pvnet.devices``)."""
+
+    name: Name
+    """Name of the device."""
+    device_class: Name = Field(alias="class")
+    """Name of its class; ``pvnet vbus classes`` lists them."""
+    attributes: dict[str, str] = Field(default_factory=dict)
+    """Attributes that it is made with."""

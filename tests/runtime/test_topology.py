@@ -91,8 +91,10 @@ def test_survives_json_so_that_nodes_can_be_given_it() -> None:
         ("[hypervisor.vmc]\nmax_hmc = 3", "f.toml:2: hypervisor.vmc.max_hmc: unknown key; expected 'max_hmcs' perhaps"),
         (
             "zzz = 1",
-            "f.toml:1: zzz: unknown key; "
-            "expected one of bridge, broker, crq, hypervisor, lab, manager, partition, switch",
+            (
+                "f.toml:1: zzz: unknown key; "
+                "expected one of bridge, broker, crq, hypervisor, lab, manager, partition, switch"
+            ),
         ),
         ('[[partition]]\nmemory = "1MiB"', "f.toml:1: partition[0].name: missing; expected a value"),
         (

@@ -13,6 +13,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+from pvnet.bench.placement import UNPINNED
+
 
 @dataclass(slots=True)
 class Series:
@@ -32,7 +34,10 @@ class Series:
 
 @dataclass(slots=True)
 class Result:
-    """One metric of one case, ours and the peers'."""
+    """One metric of one case, ours and the peers'.
+
+    ``notes`` say on which CPUs it ran (``placement``); a result that does not say it was unpinned.
+    """
 
     scenario: str
     case: str
@@ -59,7 +64,7 @@ class Result:
             "peers": {name: peer.shown() for name, peer in self.peers.items()},
             "ratio": self.ratios,
             "lost": self.lost,
-            **({"notes": self.notes} if self.notes else {}),
+            "notes": {"placement": UNPINNED, **self.notes},
         }
 
 
@@ -67,7 +72,7 @@ def machine() -> dict[str, Any]:
     """The machine of a report."""
     return {
         "cpus": len(os.sched_getaffinity(0)),
-        "placement": "unpinned: the scheduler decides, for us and the peers alike",
+        "placement": "each result says it (notes.placement)",
         "system": f"{platform.system()} {platform.release()}",
         "processor": platform.machine(),
         "python": sys.version.split()[0],

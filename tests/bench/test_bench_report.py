@@ -13,6 +13,7 @@ from behaviour_worlds import Loopback
 from pvnet.bench import grpc_peer, rounds
 from pvnet.bench.hcall import IN_FLIGHT, HcallContender, case_line, case_results, hcall_topology
 from pvnet.bench.peer_process import peer_process
+from pvnet.bench.placement import UNPINNED
 from pvnet.bench.report import Result, Series, machine
 from pvnet.bench.rounds import Measured, Round, compare, keep_in_flight
 from pvnet.cli.bench import SCENARIOS, chosen_cases
@@ -35,6 +36,7 @@ METRICS = {"round_trip_s": "s", "per_s": "1/s", "bytes_per_s": "B/s"}
 def check_result(result: dict) -> None:
     """A result is what the contract of the report says; ``notes`` is ours."""
     assert set(result) - {"notes"} == KEYS
+    assert result["notes"]["placement"]
     assert result["unit"] == METRICS[result["metric"]]
     for figures in (result["pvnet"], *result["peers"].values()):
         assert set(figures) == FIGURES
@@ -62,6 +64,7 @@ def test_result_has_medians_and_the_ratio_to_each_peer() -> None:
         "peers": {"a": {"median": 40.0, "min": 40.0, "max": 40.0}, "b": {"median": 5.0, "min": 5.0, "max": 5.0}},
         "ratio": {"a": 0.5, "b": 4.0},
         "lost": 7,
+        "notes": {"placement": UNPINNED},
     }
     check_result(result.shown())
 

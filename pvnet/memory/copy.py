@@ -11,7 +11,6 @@ Order of the checks: source range, destination range, source access, destination
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
@@ -29,8 +28,7 @@ class CopyRefusal(Enum):
     DESTINATION_PERMISSION = "destination permission"
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(NamedTuple):
     """One end of a copy: ``ioba`` in ``window``; real addresses are of ``segment``, whose owner has ``limit`` bytes."""
 
     window: DmaWindow

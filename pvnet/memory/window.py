@@ -15,9 +15,11 @@ The peer chooses every address, so a refusal is an ordinary result: :class:`Refu
 access was wrong.  A range that leaves the window is ``RANGE``; a page inside without the access bit asked for, mapped
 or not, is ``PERMISSION``.
 
-**Speed.** Adjacent pages are merged into runs.  For each (access, first page) the longest run found so far is kept
-until the table changes, so that a repeated copy costs one dictionary look-up and one comparison, and a copy never costs
-more than its own pages to translate.  The table is a dictionary: a large, mostly empty window costs nothing.
+**Speed.** Adjacent pages are merged into runs, as far as somebody has asked for, and kept until the table changes: a
+repeated translation costs one dictionary look-up and one comparison, one that starts inside of a known run or at its
+end prolongs that run, and none costs more than its own pages.  Whoever copies all the time
+(:mod:`pvnet.papr.rdma_engine`) looks at :attr:`DmaWindow.readable` and :attr:`DmaWindow.writable` instead, the run
+used last.  The table is a dictionary: a large, mostly empty window costs nothing.
 
 Spec: LoPAR "TCE" in the address map chapter; vmc 7.
 """
@@ -70,19 +72,35 @@ def tce_address(tce: int) -> int:
 
 
 class _Extent:
-    """A run of pages: I/O address ``ioba`` plus ``delta`` is the real address, up to ``end``."""
+    """A run of pages from ``start``: I/O address ``ioba`` plus ``delta`` is the real address, up to ``end``."""
 
-    __slots__ = ("delta", "end")
+    __slots__ = ("delta", "end", "start")
 
-    def __init__(self, delta: int, end: int) -> None:
+    def __init__(self, delta: int, start: int, end: int) -> None:
         self.delta = delta
+        self.start = start
         self.end = end
+
+
+class HotRun:
+    """The run used last for one kind of access: I/O addresses ``start`` to ``end`` are at ``+ delta`` in real memory.
+
+    It is checked whole (access bits, window, the limit given to :meth:`DmaWindow.warm`); ``end`` is 0 while nothing is
+    known, as after every change of the table.
+    """
+
+    __slots__ = ("delta", "end", "start")
+
+    def __init__(self) -> None:
+        self.delta = 0
+        self.start = 0
+        self.end = 0
 
 
 class DmaWindow:
     """The translation table of one LIOBN over ``size_bytes`` of I/O addresses (a multiple of 4 KiB)."""
 
-    __slots__ = ("_extents", "_tces", "liobn", "pages", "size_bytes")
+    __slots__ = ("_extents", "_latest", "_tces", "liobn", "pages", "readable", "size_bytes", "writable")
 
     def __init__(self, liobn: int, size_bytes: int) -> None:
         if size_bytes < 0 or size_bytes & _OFFSET:
@@ -92,6 +110,11 @@ class DmaWindow:
         self.pages = size_bytes >> PAGE_SHIFT
         self._tces: dict[int, int] = {}
         self._extents: tuple[dict[int, _Extent], ...] = ({}, {}, {}, {})
+        self._latest: list[_Extent | None] = [None] * 4
+        self.readable = HotRun()
+        """For sources of copies (:data:`ACCESS_READ`)."""
+        self.writable = HotRun()
+        """For their destinations (:data:`ACCESS_WRITE`)."""
 
     # -- the table -------------------------------------------------------------------------------------------------
 
@@ -166,6 +189,8 @@ class DmaWindow:
     def _forget(self) -> None:
         for extents in self._extents:
             extents.clear()
+        self._latest = [None] * 4
+        self.readable.end = self.writable.end = 0
 
     # -- translation -----------------------------------------------------------------------------------------------
 
@@ -182,6 +207,17 @@ class DmaWindow:
         if ioba < 0 or length < 0 or end > self.size_bytes:
             return Refusal.RANGE
         return self._walk(ioba, end, access)
+
+    def warm(self, ioba: int, access: int, limit: int) -> None:
+        """Make the known run at ``ioba`` the hot one of ``access`` (read or write); its memory has ``limit`` bytes.
+
+        To be called after :meth:`translate` for that address and access has found one run.
+        """
+        extent = self._extents[access].get(ioba >> PAGE_SHIFT)
+        if extent is not None:
+            run = self.readable if access == ACCESS_READ else self.writable
+            run.start, run.delta = extent.start, extent.delta
+            run.end = min(extent.end, limit - extent.delta)
 
     def _walk(self, ioba: int, end: int, access: int) -> tuple[Run, ...] | Refusal:
         runs = []
@@ -203,8 +239,12 @@ class DmaWindow:
             if not _grants(tce, access):
                 return None
             start = page << PAGE_SHIFT
-            extent = extents[page] = _Extent(tce_address(tce) - start, start + PAGE_BYTES)
-        while extent.end < end:
+            delta = tce_address(tce) - start
+            extent = self._latest[access]
+            if extent is None or extent.delta != delta or not extent.start <= start <= extent.end:
+                extent = self._latest[access] = _Extent(delta, start, start + PAGE_BYTES)
+            extents[page] = extent
+        while extent.end < end or extent.end >> PAGE_SHIFT == page:
             tce = self._tces.get(extent.end >> PAGE_SHIFT, 0)
             if not _grants(tce, access) or tce_address(tce) != extent.end + extent.delta:
                 break

@@ -14,21 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from pvnet.core.errors import LocalError
 from pvnet.papr.hcall import HcallRc
 
 MAX_ARGS: Final = 9
 """r4 to r12."""
+_PADDING: Final = (0,) * MAX_ARGS
 _U64_MAX: Final = (1 << 64) - 1
 _PLATFORM_WINDOW: Final = range(0xF000, 0x10000)
 
 CallerT = TypeVar("CallerT")
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A call that passed the dispatcher: exactly nine unsigned 64-bit ``args``, zero where the caller sent none."""
 
     opcode: int
@@ -87,6 +87,9 @@ class Dispatcher(Generic[CallerT]):
         handler = self._handlers.get(opcode)
         if handler is None:
             return Answer(HcallRc.H_FUNCTION)
-        if len(args) > MAX_ARGS or any(not 0 <= arg <= _U64_MAX for arg in args):
+        if len(args) > MAX_ARGS:
             return Answer(HcallRc.H_PARAMETER)
-        return handler(caller, Call(opcode, args + (0,) * (MAX_ARGS - len(args)), tag, memory))
+        for arg in args:
+            if not 0 <= arg <= _U64_MAX:
+                return Answer(HcallRc.H_PARAMETER)
+        return handler(caller, Call(opcode, args + _PADDING[len(args) :], tag, memory))

@@ -15,6 +15,10 @@ same partition go on; answers may overtake.
 **Life.** Calls of a partition that is not configured or not started are H_AUTHORITY.  When it dies, its windows,
 registrations, waiting elements and unfinished copies are forgotten and its partners get FF 01; armed faults stay.
 
+**Memory mapped later.** A partition that was started without its memory may hand it over (PartitionMapped): from then
+on copies, TCE lists and buffers of its calls are direct, and bytes that a call brought along are not looked at.  Its
+CRQs stay queues that are delivered to (:mod:`pvnet.papr.ring`).  Answers and what is written are the same either way.
+
 **Extensions.** Hcalls of other systems come in as :class:`~pvnet.papr.extension.HcallExtension`: they pass the same
 dispatcher, and their inputs and outputs are this machine's.
 
@@ -38,6 +42,7 @@ from pvnet.papr.crq import TransportEventCode
 from pvnet.papr.dispatch import Answer, Call, Dispatcher, Handler
 from pvnet.papr.extension import ExtensionInput, Fetched, HcallExtension
 from pvnet.papr.hcall import HcallOpcode, HcallRc
+from pvnet.papr.partition_state import PartitionState
 from pvnet.papr.platform_io import (
     CHUNK_BYTES,
     CrqConsumed,
@@ -46,8 +51,8 @@ from pvnet.papr.platform_io import (
     HcallResult,
     HypervisorPartner,
     MemoryDone,
-    PartitionConfig,
     PartitionDied,
+    PartitionMapped,
     PartitionPartner,
     PartitionStarted,
     PlatformConfig,
@@ -56,7 +61,8 @@ from pvnet.papr.platform_io import (
     SetFault,
     Suspend,
 )
-from pvnet.papr.rdma import RdmaCopies, Target
+from pvnet.papr.rdma import RdmaCopies
+from pvnet.papr.rdma_engine import RdmaEngine, Target
 from pvnet.papr.remote_memory import RemoteMemory, TransferFailure
 from pvnet.papr.tce import (
     TCE_BYTES,
@@ -72,33 +78,6 @@ from pvnet.papr.vio import Adapter, HypervisorEnd, VirtualIo, take_fault
 
 POLL_S: Final = 0.01
 _AUTHORITY: Final = Answer(HcallRc.H_AUTHORITY)
-
-
-class PartitionState:
-    """One partition at run time."""
-
-    def __init__(self, config: PartitionConfig) -> None:
-        self.config = config
-        self.name = config.name
-        self.started = False
-        self.segment: Segment | None = None
-        self.adapters = {adapter.unit: Adapter(config.name, adapter) for adapter in config.adapters}
-        self.windows = {a.window.liobn: a.window for a in self.adapters.values() if a.window is not None}
-        self.remote = {a.config.remote_liobn: a for a in self.adapters.values() if a.config.remote_liobn is not None}
-        self.faults: dict[FaultPoint, tuple[int, int]] = {}
-
-    @property
-    def memory_bytes(self) -> int:
-        """Size of its memory."""
-        return self.config.memory_bytes if self.segment is None else self.segment.size
-
-    def adapter(self, register: int) -> Adapter | None:
-        """The adapter whose unit address a register holds."""
-        return self.adapters.get(low32(register))
-
-    def window(self, register: int) -> DmaWindow | None:
-        """The pane-1 window whose LIOBN a register holds."""
-        return self.windows.get(low32(register))
 
 
 class _Caller:
@@ -173,10 +152,8 @@ class Platform:
         self._partitions: dict[str, PartitionState] = {}
         self._hypervisor_memory: dict[tuple[str, int], DmaMemory] = {}
         self.memory = RemoteMemory(self._emit, self.counters)
-        self._vio = VirtualIo(config.profile, self._emit, self.counters, config.post_limit)
-        self._rdma = RdmaCopies(
-            self._target, self.memory, self.finish, self._emit, self.counters, config.max_virtual_dma_size
-        )
+        self._vio = VirtualIo(config.profile, self._emit, self.counters, config.post_limit, self._forget_operands)
+        self._rdma = RdmaCopies(self.memory, self.finish, self._emit, self.counters)
         self._dispatcher: Dispatcher[PartitionState] = Dispatcher()
         for opcode, handler in self._handlers().items():
             if opcode in config.profile.hcalls:
@@ -194,7 +171,7 @@ class Platform:
             HcallOpcode.H_PUT_TCE: self._put_tce,
             HcallOpcode.H_STUFF_TCE: self._stuff_tce,
             HcallOpcode.H_PUT_TCE_INDIRECT: self._put_tce_indirect,
-            HcallOpcode.H_REG_CRQ: lambda p, call: vio.reg_crq(p.adapter(call.args[0]), call, p.segment),
+            HcallOpcode.H_REG_CRQ: lambda p, call: vio.reg_crq(p.adapter(call.args[0]), call, p.queue_segment),
             HcallOpcode.H_FREE_CRQ: lambda p, call: vio.free_crq(p.adapter(call.args[0])),
             HcallOpcode.H_SEND_CRQ: lambda p, call: vio.send_crq(p.adapter(call.args[0]), call),
             HcallOpcode.H_ENABLE_CRQ: lambda p, call: vio.enable_crq(p.adapter(call.args[0])),
@@ -206,7 +183,7 @@ class Platform:
     def _build(self) -> None:
         for partition_config in self.config.partitions:
             name = partition_config.name
-            state = PartitionState(partition_config)
+            state = PartitionState(partition_config, self._target, self.config.max_virtual_dma_size)
             if name in self._partitions or len(state.adapters) != len(partition_config.adapters):
                 raise LocalError(f"partition {name}: its name, or a unit address of it, is used twice")
             liobns = [a.liobn for a in partition_config.adapters] + [a.remote_liobn for a in partition_config.adapters]
@@ -254,6 +231,8 @@ class Platform:
                 self._with_adapter(partition, unit, lambda adapter: self._vio.consumed(adapter, registration, consumed))
             case PartitionStarted(partition, memory):
                 self._started(self._known(partition), memory)
+            case PartitionMapped(partition, memory):
+                self._mapped(self._known(partition), memory)
             case PartitionDied(partition):
                 self._died(self._known(partition))
             case Suspend(partition, unit):
@@ -305,6 +284,13 @@ class Platform:
             raise LocalError(f"unit {unit:#x} of {partition} has no pane 2 of the hypervisor's")
         return memory
 
+    def rdma_engine(self, partition: str) -> RdmaEngine:
+        """What carries out this partition's H_COPY_RDMA, once the call is known to be one.
+
+        :raises LocalError: there is no such partition.
+        """
+        return self._known(partition).rdma
+
     @property
     def chunks_under_way(self) -> int:
         """ReadMemory and WriteMemory that are not answered yet."""
@@ -322,7 +308,7 @@ class Platform:
         if state is None or not state.started:
             self.counters["hcall_of_stranger"] += 1
             self._emit(Note("hcall_of_stranger", (("partition", request.partition),), "warning"))
-            self._result(request.partition, request.tag, _AUTHORITY)
+            self._emit(_result(request.partition, request.tag, _AUTHORITY))
             return
         answer = self._dispatcher.dispatch(
             state,
@@ -333,16 +319,11 @@ class Platform:
             problem_state=request.problem_state,
         )
         if answer is not None:
-            consequences, self._out = self._out, []
-            self._result(request.partition, request.tag, answer)
-            self._out += consequences
-
-    def _result(self, partition: str, tag: int, answer: Answer) -> None:
-        self._emit(HcallResult(partition, tag, int(answer.rc), answer.outs, answer.memory))
+            self._out.insert(0, _result(request.partition, request.tag, answer))
 
     def finish(self, partition: str, tag: int, answer: Answer) -> None:
         """Answer a call whose handler had answered ``None``."""
-        self._result(partition, tag, answer)
+        self._emit(_result(partition, tag, answer))
 
     def _extended(self, extension: HcallExtension, state: PartitionState, call: Call) -> Answer | None:
         return extension.handle(_Caller(self, state), call, self._now)
@@ -401,18 +382,17 @@ class Platform:
 
     def _copy_rdma(self, state: PartitionState, call: Call) -> Answer | None:
         rc = take_fault(state.faults, FaultPoint.COPY)
-        return Answer(rc) if rc is not None else self._rdma.copy(state.name, call)
+        return Answer(rc) if rc is not None else self._rdma.copy(state.rdma, state.name, call)
 
-    def _target(self, partition: str, liobn: int, ioba: int) -> Target | None:
+    def _target(self, state: PartitionState, liobn: int, ioba: int) -> Target | None:
         """Operand of a copy: the caller's pane 1, or its pane 2 while the pair is established."""
-        state = self._partitions[partition]
         window = state.window(liobn)
         if window is not None:
             return self._own(state, window, ioba)
         adapter = state.remote.get(low32(liobn))
         if adapter is None or not adapter.is_paired:
             return None
-        memory = self._hypervisor_memory.get((partition, adapter.unit))
+        memory = self._hypervisor_memory.get((state.name, adapter.unit))
         if memory is not None:
             return Target(Side(memory.window, ioba, memory.segment, memory.segment.size), None)
         partner = adapter.partner
@@ -436,9 +416,26 @@ class Platform:
         if state.started:
             self._died(state)
         state.started = True
-        state.segment = memory
+        state.segment = state.queue_segment = memory
+        self._forget_operands()
         for extension in self._extensions:
             extension.started(state.name, state.memory_bytes, self._now)
+
+    def _mapped(self, state: PartitionState, memory: Segment) -> None:
+        if memory.size != state.config.memory_bytes:
+            raise LocalError(
+                f"memory of {state.name}: {memory.size:#x} bytes, configured {state.config.memory_bytes:#x}"
+            )
+        if not state.started:
+            self.counters["mapped_too_late"] += 1
+            return
+        state.segment = memory
+        self._forget_operands()
+
+    def _forget_operands(self) -> None:
+        """What a LIOBN leads to has changed, for somebody."""
+        for state in self._partitions.values():
+            state.rdma.forget()
 
     def _died(self, state: PartitionState) -> None:
         state.started = False
@@ -446,7 +443,8 @@ class Platform:
             extension.died(state.name)
         self._vio.died(state.adapters.values())
         self.memory.died(state.name)
-        state.segment = None
+        state.segment = state.queue_segment = None
+        self._forget_operands()
 
     def _set_fault(self, fault: SetFault) -> None:
         if fault.count < 0:
@@ -493,3 +491,7 @@ class Platform:
             self._out += extension.take()
         out, self._out = self._out, []
         return out
+
+
+def _result(partition: str, tag: int, answer: Answer) -> HcallResult:
+    return HcallResult(partition, tag, int(answer.rc), answer.outs, answer.memory)

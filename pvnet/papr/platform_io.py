@@ -4,10 +4,12 @@ Inputs and outputs are closed unions of frozen dataclasses.  A partition is name
 its answer: in :class:`HcallRequest` it is the caller's, in :class:`ReadMemory` and :class:`WriteMemory` ours.
 
 **Memory.** When a partition's memory is mapped here (:class:`PartitionStarted` with a segment), the machine reads and
-writes it itself, puts CRQ elements into the ring and says :class:`RaiseIrq`.  When it is in another process,
-``HcallRequest.memory`` brings the bytes that the call reads from the *caller's own* memory, ``HcallResult.memory``
-returns the bytes for it, an element travels as :class:`DeliverCrq`, and memory of a third party is reached by
-:class:`ReadMemory` and :class:`WriteMemory`, each at most :data:`CHUNK_BYTES` and answered by :class:`MemoryDone`.
+writes it itself, puts CRQ elements into the ring and says :class:`RaiseIrq`.  When it is mapped later
+(:class:`PartitionMapped`), it reads and writes it too, but elements travel as :class:`DeliverCrq`.  When it is in
+another process, ``HcallRequest.memory`` brings the bytes that the call reads from the *caller's own* memory,
+``HcallResult.memory`` returns the bytes for it, an element travels as :class:`DeliverCrq`, and memory of a third party
+is reached by :class:`ReadMemory` and :class:`WriteMemory`, each at most :data:`CHUNK_BYTES` and answered by
+:class:`MemoryDone`.
 """
 
 from __future__ import annotations
@@ -70,6 +72,18 @@ class PartitionStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionMapped:
+    """The memory of a partition that has started is mapped here from now on, until it dies or starts anew.
+
+    Copies, TCE lists and buffers of its calls become direct.  Of a partition that has died meanwhile: counted, ignored.
+    As long as its configuration says, else a mistake of ours.
+    """
+
+    partition: str
+    memory: Segment
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionDied:
     """A partition's incarnation has ended, however it did."""
 
@@ -119,6 +133,7 @@ PlatformInput: TypeAlias = (
     | MemoryDone
     | CrqConsumed
     | PartitionStarted
+    | PartitionMapped
     | PartitionDied
     | Suspend
     | SetFault

@@ -6,6 +6,12 @@ must be mapped for reading and writing at that moment (drivers may unmap it).
 * :class:`MappedRing` looks at and writes the owner's memory.  Bytes 8-15 go first, then 1-7, the header last.
 * :class:`RemoteRing` mirrors the occupancy (:class:`pvnet.papr.crq_queue.CrqProducer`); the owner's runtime writes.
 
+Doubt decided: whose ring it is when a partition's memory is mapped here *later* (PartitionMapped).  It stays a
+:class:`RemoteRing`: an element and its irq are one message, in one order with the answers to the partition's calls, and
+its runtime stores the element when that message's turn has come.  Written here, the element would be there before
+answers that were sent earlier have arrived (a partition could see an element of a registration whose answer it does not
+know yet), and the irq would cost the same message anyhow.
+
 Doubt decided: the overlay.  LoPAR says that a transport event for a full ring overlays the last valid entry.  On a
 mapped ring that is done.  For a remote ring it would race with the owner, who may have taken that entry while its
 report is still on the way, and would then never see the event; so there the event is held and is the first to enter

@@ -128,7 +128,10 @@ class Adapter:
 
 
 class VirtualIo:
-    """The CRQ hcalls and events of one platform."""
+    """The CRQ hcalls and events of one platform.
+
+    :param pairing_changed: called when an end of a pair has been registered or freed (:attr:`Adapter.is_paired`).
+    """
 
     def __init__(
         self,
@@ -136,11 +139,13 @@ class VirtualIo:
         emit: Callable[[PlatformOutput], None],
         counters: Counters,
         post_limit: int,
+        pairing_changed: Callable[[], None],
     ) -> None:
         self._profile = profile
         self._emit = emit
         self._counters = counters
         self._post_limit = post_limit
+        self._pairing_changed = pairing_changed
         self._waiting: dict[Adapter, None] = {}
 
     # -- hcalls: each gets the caller's adapter (None: no such unit), the call, the caller's memory if mapped ----------
@@ -163,6 +168,7 @@ class VirtualIo:
             if segment is None
             else MappedRing(adapter.window, segment, ioba, slots)
         )
+        self._pairing_changed()
         adapter.ioba = ioba
         adapter.registration += 1
         adapter.disabled = False
@@ -289,6 +295,8 @@ class VirtualIo:
 
     def flush(self) -> bool:
         """Deliver what waits for a queue; true when something waits for one whose progress nobody reports."""
+        if not self._waiting:
+            return False
         unreported = False
         for adapter in tuple(self._waiting):
             self._flush(adapter)
@@ -317,6 +325,7 @@ class VirtualIo:
     def partner_register(self, adapter: Adapter) -> None:
         """The hypervisor's own end comes up."""
         _hypervisor_end(adapter).registered = True
+        self._pairing_changed()
 
     def partner_free(self, adapter: Adapter, code: TransportEventCode) -> None:
         """The hypervisor's own end goes: the partition gets the event, posted elements are thrown away."""
@@ -324,6 +333,7 @@ class VirtualIo:
         end.outbox.clear()
         if end.registered:
             end.registered = False
+            self._pairing_changed()
             if adapter.registered:
                 self._event(adapter, code)
 
@@ -395,6 +405,7 @@ class VirtualIo:
 
     def _close(self, adapter: Adapter) -> None:
         adapter.ring = None
+        self._pairing_changed()
         adapter.disabled = False
         adapter.held_event = None
         self._reset_signal(adapter)

@@ -43,6 +43,8 @@ VERBS: Final = (
     Verb("lpar", "lpar", "app", "List partitions and power them on and off, through the VMC."),
     Verb("vmc", "vmc", "app", "Speak over the virtual management channel of a running lab."),
     Verb("scm", "scm", "app", "Storage-class-memory devices of a running lab."),
+    Verb("vbus", "vbus", "app", "Buses, devices, members and switches of a running lab."),
+    Verb("attach", "attach", "attach", "Join a TAP, a capture file or another lab's switch to a lab."),
     Verb("hcall", "hcall", "hcall", "Have a partition make one hypervisor call."),
     Verb("conformance", "conformance", "conformance", "Run recordings of real machines and compare."),
     Verb("bench", "bench", "bench", "Measure, side by side with other software."),

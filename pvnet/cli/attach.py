@@ -1,0 +1,51 @@
+"""``pvnet attach``: join something outside of the lab to it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pvnet.cli.run import LabOption, TimeoutOption, run, say
+from pvnet.client import Lab
+from pvnet.client.vbus import VbusHost
+from pvnet.core.errors import ConfigError
+from pvnet.core.names import check_name
+from pvnet.runtime.topology_net import check_port
+
+
+def attach(
+    uri: Annotated[
+        str,
+        typer.Argument(
+            metavar="URI",
+            help="tap:NAME[@NETNS], pcapng:FILE, tcp:HOST:PORT, tcp-listen:HOST:PORT, tls:, tls-listen:, broker:LAB.",
+        ),
+    ],
+    switch: Annotated[
+        str | None, typer.Option("--switch", metavar="NAME", help="Which switch; needed only when there are several.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the port off again.")] = False,
+    lab: LabOption = None,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Add a port to a switch of the network bridge: the host's network, a capture file, another lab's switch."""
+    try:
+        port = check_port(uri)
+    except ValueError as error:
+        raise ConfigError(f"attach {uri[:60]!r}: expected {error}") from None
+    name = None if switch is None else check_name(switch, "switch")
+    run(_attach(port, name, lab, timeout, remove=remove))
+    say(f"{port}: {'removed' if remove else 'attached'}")
+
+
+async def _attach(port: str, switch: str | None, lab_name: str | None, timeout: float, *, remove: bool) -> None:
+    async with Lab.join(lab_name) as lab:
+        host = VbusHost(lab, timeout=timeout)
+        switches = [s["name"] for s in await host.switches()]
+        if switch is None:
+            if len(switches) != 1:
+                have = ", ".join(switches) or "none"
+                raise ConfigError(f"--switch is needed: lab {lab.name} has switches {have}")
+            switch = switches[0]
+        await (host.remove_port(switch, port) if remove else host.add_port(switch, port))

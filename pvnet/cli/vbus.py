@@ -1,0 +1,268 @@
+"""``pvnet vbus``: buses, devices, members and switches of a running lab; pings between its guests."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from pvnet.cli.run import JsonOption, LabOption, TimeoutOption, columns, run, say, say_json
+from pvnet.client import Lab
+from pvnet.client.vbus import VbusHost
+from pvnet.core.errors import ConfigError
+from pvnet.core.names import check_name
+
+T = TypeVar("T")
+
+app = typer.Typer(no_args_is_help=True, help="Buses, devices, members and switches of a running lab.")
+bus_app = typer.Typer(no_args_is_help=True, help="Make and remove buses; who is a member.")
+device_app = typer.Typer(no_args_is_help=True, help="Make, attach, change and remove devices.")
+app.add_typer(bus_app, name="bus")
+app.add_typer(device_app, name="device")
+
+BusArgument = Annotated[str, typer.Argument(metavar="BUS", help="Name of the bus.")]
+DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="Name of the device.")]
+NodeArgument = Annotated[str, typer.Argument(metavar="PARTITION", help="The partition.")]
+SettingsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Attributes, such as client_mac=02:00:00:00:00:01.")
+]
+
+
+async def _use(lab_name: str | None, timeout: float, use: Callable[[VbusHost], Awaitable[T]]) -> T:
+    async with Lab.join(lab_name) as lab:
+        return await use(VbusHost(lab, timeout=timeout))
+
+
+def settings(texts: list[str] | None) -> dict[str, str]:
+    """Return ``KEY=VALUE`` words as a dict; ConfigError says which is none."""
+    found: dict[str, str] = {}
+    for text in texts or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"attribute {text[:60]!r}: expected KEY=VALUE")
+        found[key] = value
+    return found
+
+
+def _bus_lines(bus: dict[str, Any]) -> list[str]:
+    members = ", ".join(f"{m['name']}{'' if m['attached'] else ' (not attached)'}" for m in bus["members"])
+    lines = [f"bus {bus['name']}: members {members or 'none'}"]
+    rows = [
+        (f"  {d['id']}", d["name"], d["class"], d["type"], d["state"], _attributes(d["attributes"]))
+        for d in bus["devices"]
+    ]
+    return lines + columns([("  ID", "DEVICE", "CLASS", "TYPE", "STATE", "ATTRIBUTES"), *rows] if rows else [])
+
+
+def _attributes(attributes: dict[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in attributes.items())
+
+
+# --- showing ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def show(
+    bus: Annotated[str | None, typer.Argument(metavar="BUS", help="Only this bus.")] = None,
+    lab: LabOption = None,
+    as_json: JsonOption = False,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Show buses with their members and devices."""
+    if bus is not None:
+        name = check_name(bus, "bus")
+        one = run(_use(lab, timeout, lambda host: host.bus(name)))
+        shown: dict[str, Any] = {"buses": [one], "devices": []}
+    else:
+        shown = run(_use(lab, timeout, lambda host: host.buses()))
+    if as_json:
+        say_json(shown if bus is None else shown["buses"][0])
+        return
+    for each in shown["buses"]:
+        for line in _bus_lines(each):
+            say(line)
+    for device in shown["devices"]:
+        say(f"on no bus: {device['name']} ({device['class']}) {_attributes(device['attributes'])}")
+    if not shown["buses"] and not shown["devices"]:
+        say("no bus and no device")
+
+
+@app.command()
+def classes(lab: LabOption = None, as_json: JsonOption = False, timeout: TimeoutOption = 10.0) -> None:
+    """List the device classes: our own and those of installed packages (entry points pvnet.devices)."""
+    found = run(_use(lab, timeout, lambda host: host.classes()))
+    if as_json:
+        say_json(found)
+        return
+    for line in columns([("CLASS", "TYPE"), *((c["name"], c["type"]) for c in found)]):
+        say(line)
+
+
+@app.command()
+def switch(
+    name: Annotated[str | None, typer.Argument(metavar="SWITCH", help="Only this switch.")] = None,
+    lab: LabOption = None,
+    as_json: JsonOption = False,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Show switches: ports with their counters, and which addresses are where."""
+    found = run(_use(lab, timeout, lambda host: host.switches("" if name is None else check_name(name, "switch"))))
+    if as_json:
+        say_json(found)
+        return
+    for each in found:
+        for line in _switch_lines(each):
+            say(line)
+
+
+def _switch_lines(shown: dict[str, Any]) -> list[str]:
+    lines = [f"switch {shown['name']}: MTU {shown['mtu']}, {len(shown['addresses'])} addresses"]
+    rows = [("  PORT", "STATE", "RX", "RX BYTES", "TX", "TX BYTES", "DROPPED")]
+    for port in shown["ports"]:
+        counters = port["counters"]
+        dropped = {key.removeprefix("drop_"): n for key, n in counters.items() if key.startswith("drop_") and n}
+        drops = ", ".join(f"{reason} {n}" for reason, n in sorted(dropped.items())) or "0"
+        numbers = (str(counters.get(key, 0)) for key in ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes"))
+        rows.append((f"  {port['name']}", port["state"], *numbers, drops))
+    lines += columns(rows)
+    lines += columns([(f"  {a['mac']}", a["port"], f"{a['age_s']:.0f} s ago") for a in shown["addresses"]])
+    return lines
+
+
+# --- buses ------------------------------------------------------------------------------------------------------------
+
+
+@bus_app.command("create")
+def bus_create(bus: BusArgument, lab: LabOption = None, timeout: TimeoutOption = 10.0) -> None:
+    """Make a bus."""
+    name = check_name(bus, "bus")
+    run(_use(lab, timeout, lambda host: host.create_bus(name)))
+
+
+@bus_app.command("remove")
+def bus_remove(bus: BusArgument, lab: LabOption = None, timeout: TimeoutOption = 10.0) -> None:
+    """Remove a bus; it must have neither devices nor members."""
+    name = check_name(bus, "bus")
+    run(_use(lab, timeout, lambda host: host.remove_bus(name)))
+
+
+@bus_app.command()
+def join(bus: BusArgument, partition: NodeArgument, lab: LabOption = None, timeout: TimeoutOption = 10.0) -> None:
+    """Make a partition a member: it learns every device on the bus."""
+    run(_use(lab, timeout, lambda host: host.join(check_name(bus, "bus"), check_name(partition, "partition"))))
+
+
+@bus_app.command()
+def leave(bus: BusArgument, partition: NodeArgument, lab: LabOption = None, timeout: TimeoutOption = 10.0) -> None:
+    """End a membership: the partition loses every device of the bus."""
+    run(_use(lab, timeout, lambda host: host.leave(check_name(bus, "bus"), check_name(partition, "partition"))))
+
+
+@bus_app.command()
+def members(
+    bus: BusArgument, lab: LabOption = None, as_json: JsonOption = False, timeout: TimeoutOption = 10.0
+) -> None:
+    """List the members of a bus."""
+    name = check_name(bus, "bus")
+    found = run(_use(lab, timeout, lambda host: host.bus(name)))["members"]
+    if as_json:
+        say_json(found)
+        return
+    for member in found:
+        say(f"{member['name']}{'' if member['attached'] else ' (not attached)'}")
+
+
+# --- devices ----------------------------------------------------------------------------------------------------------
+
+
+@device_app.command("create")
+def device_create(
+    device: DeviceArgument,
+    device_class: Annotated[str, typer.Argument(metavar="CLASS", help="Its class: see `pvnet vbus classes`.")],
+    attributes: SettingsArgument = None,
+    lab: LabOption = None,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Make a device; it is on no bus yet."""
+    name, given = check_name(device, "device"), settings(attributes)
+    run(_use(lab, timeout, lambda host: host.create_device(name, check_name(device_class, "class"), given)))
+
+
+@device_app.command("remove")
+def device_remove(device: DeviceArgument, lab: LabOption = None, timeout: TimeoutOption = 10.0) -> None:
+    """Remove a device that is on no bus."""
+    name = check_name(device, "device")
+    run(_use(lab, timeout, lambda host: host.remove_device(name)))
+
+
+@device_app.command()
+def attach(device: DeviceArgument, bus: BusArgument, lab: LabOption = None, timeout: TimeoutOption = 10.0) -> None:
+    """Put a device on a bus: the members get DEVADD."""
+    run(_use(lab, timeout, lambda host: host.attach(check_name(device, "device"), check_name(bus, "bus"))))
+
+
+@device_app.command()
+def detach(device: DeviceArgument, bus: BusArgument, lab: LabOption = None, timeout: TimeoutOption = 10.0) -> None:
+    """Take a device off a bus: the members get DEVDROP."""
+    run(_use(lab, timeout, lambda host: host.detach(check_name(device, "device"), check_name(bus, "bus"))))
+
+
+@device_app.command("set")
+def device_set(
+    device: DeviceArgument,
+    attributes: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="Attributes to change.")],
+    lab: LabOption = None,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Change attributes of a device."""
+    name, given = check_name(device, "device"), settings(attributes)
+    run(_use(lab, timeout, lambda host: host.set(name, given)))
+
+
+# --- guests -----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def ping(
+    partition: NodeArgument,
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="IPv4 address to send to.")],
+    count: Annotated[int, typer.Option("--count", min=1, max=100_000, help="Echo requests.")] = 4,
+    size: Annotated[int, typer.Option("--size", min=0, max=65_000, help="Payload bytes of each.")] = 56,
+    interval: Annotated[float, typer.Option("--interval", min=0.0, max=60.0, help="Seconds between them.")] = 0.2,
+    wait: Annotated[float, typer.Option("--wait", min=0.001, max=60.0, help="Seconds that an answer may take.")] = 1.0,
+    lab: LabOption = None,
+    as_json: JsonOption = False,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Send ICMP echo requests from a partition's built-in stack, through its virtual Ethernet.
+
+    Ends with exit code 1 when an answer is missing, repeated or wrong.  A partition whose venet is a TAP has the
+    kernel's stack instead: use the ordinary ping there.
+    """
+    name = check_name(partition, "partition")
+    shown = run(
+        _use(
+            lab,
+            timeout,
+            lambda host: host.ping(name, address, count=count, payload_bytes=size, interval_s=interval, timeout_s=wait),
+        )
+    )
+    if as_json:
+        say_json(shown)
+    else:
+        line = ", ".join(
+            f"{shown[key]} {word}"
+            for key, word in (
+                ("sent", "sent"),
+                ("received", "answered"),
+                ("duplicates", "repeated"),
+                ("corrupt", "wrong"),
+            )
+        )
+        times = shown.get("round_trip_s")
+        if times:
+            line += f"; round trip min/avg/max {'/'.join(f'{1000 * times[k]:.2f}' for k in ('min', 'avg', 'max'))} ms"
+        say(line)
+    if shown["received"] != shown["sent"] or shown["duplicates"] or shown["corrupt"]:
+        raise typer.Exit(1)

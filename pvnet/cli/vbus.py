@@ -46,13 +46,17 @@ def settings(texts: list[str] | None) -> dict[str, str]:
 
 
 def _bus_lines(bus: dict[str, Any]) -> list[str]:
-    members = ", ".join(f"{m['name']}{'' if m['attached'] else ' (not attached)'}" for m in bus["members"])
+    members = ", ".join(f"{m['name']}{'' if m['connected'] else ' (not connected)'}" for m in bus["members"])
     lines = [f"bus {bus['name']}: members {members or 'none'}"]
     rows = [
-        (f"  {d['id']}", d["name"], d["class"], d["type"], d["state"], _attributes(d["attributes"]))
+        (f"  {d['id']}", d["name"], d["class"], d["type"], _state(d), _attributes(d["attributes"]))
         for d in bus["devices"]
     ]
     return lines + columns([("  ID", "DEVICE", "CLASS", "TYPE", "STATE", "ATTRIBUTES"), *rows] if rows else [])
+
+
+def _state(device: dict[str, Any]) -> str:
+    return f"open by {device['opened_by']}" if device["opened_by"] else "closed"
 
 
 def _attributes(attributes: dict[str, str]) -> str:
@@ -82,9 +86,10 @@ def show(
     for each in shown["buses"]:
         for line in _bus_lines(each):
             say(line)
-    for device in shown["devices"]:
+    free = [device for device in shown["devices"] if device["bus"] is None]
+    for device in free:
         say(f"on no bus: {device['name']} ({device['class']}) {_attributes(device['attributes'])}")
-    if not shown["buses"] and not shown["devices"]:
+    if not shown["buses"] and not free:
         say("no bus and no device")
 
 
@@ -154,9 +159,10 @@ def join(bus: BusArgument, partition: NodeArgument, lab: LabOption = None, timeo
 
 
 @bus_app.command()
-def leave(bus: BusArgument, partition: NodeArgument, lab: LabOption = None, timeout: TimeoutOption = 10.0) -> None:
-    """End a membership: the partition loses every device of the bus."""
-    run(_use(lab, timeout, lambda host: host.leave(check_name(bus, "bus"), check_name(partition, "partition"))))
+def leave(partition: NodeArgument, lab: LabOption = None, timeout: TimeoutOption = 10.0) -> None:
+    """End a partition's membership: it loses every device of its bus."""
+    name = check_name(partition, "partition")
+    run(_use(lab, timeout, lambda host: host.leave(name)))
 
 
 @bus_app.command()
@@ -170,7 +176,7 @@ def members(
         say_json(found)
         return
     for member in found:
-        say(f"{member['name']}{'' if member['attached'] else ' (not attached)'}")
+        say(f"{member['name']}{'' if member['connected'] else ' (not connected)'}")
 
 
 # --- devices ----------------------------------------------------------------------------------------------------------
@@ -203,9 +209,15 @@ def attach(device: DeviceArgument, bus: BusArgument, lab: LabOption = None, time
 
 
 @device_app.command()
-def detach(device: DeviceArgument, bus: BusArgument, lab: LabOption = None, timeout: TimeoutOption = 10.0) -> None:
-    """Take a device off a bus: the members get DEVDROP."""
-    run(_use(lab, timeout, lambda host: host.detach(check_name(device, "device"), check_name(bus, "bus"))))
+def detach(
+    device: DeviceArgument,
+    force: Annotated[bool, typer.Option("--force", help="Close it first if it is open.")] = False,
+    lab: LabOption = None,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Take a device off its bus: the members get DEVDROP."""
+    name = check_name(device, "device")
+    run(_use(lab, timeout, lambda host: host.detach(name, force=force)))
 
 
 @device_app.command("set")

@@ -47,7 +47,7 @@ class VbusHost:
     # --- buses and devices -------------------------------------------------------------------------------------------
 
     async def buses(self) -> dict[str, Any]:
-        """Return ``{"buses": [...], "devices": [...]}``: every bus with members and devices; devices on no bus."""
+        """Return ``{"buses": [...], "devices": [...]}``: every bus with members and devices; all devices."""
         shown: dict[str, Any] = await self._admin(VbusAdmin.SHOW)
         return shown
 
@@ -83,9 +83,9 @@ class VbusHost:
         """Put a device on a bus: its members get DEVADD."""
         await self._admin(VbusAdmin.DEVICE_ATTACH, device=device, bus=bus)
 
-    async def detach(self, device: str, bus: str) -> None:
-        """Take a device off a bus: its members get DEVDROP."""
-        await self._admin(VbusAdmin.DEVICE_DETACH, device=device, bus=bus)
+    async def detach(self, device: str, *, force: bool = False) -> None:
+        """Take a device off its bus: the members get DEVDROP; ``force`` closes its connection first."""
+        await self._admin(VbusAdmin.DEVICE_DETACH, device=device, force=force)
 
     async def set(self, device: str, attributes: Mapping[str, str]) -> None:
         """Change attributes of a device."""
@@ -95,9 +95,9 @@ class VbusHost:
         """Make a node (a partition) a member of a bus; a node is a member of one bus at most."""
         await self._admin(VbusAdmin.JOIN, bus=bus, node=node)
 
-    async def leave(self, bus: str, node: str) -> None:
+    async def leave(self, node: str) -> None:
         """End a membership."""
-        await self._admin(VbusAdmin.LEAVE, bus=bus, node=node)
+        await self._admin(VbusAdmin.LEAVE, node=node)
 
     # --- the network bridge ------------------------------------------------------------------------------------------
 

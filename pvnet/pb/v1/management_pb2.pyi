@@ -126,7 +126,7 @@ class FinishFlush(_message.Message):
     def __init__(self, drc: _Optional[int] = ..., token: _Optional[int] = ...) -> None: ...
 
 class VbusAdmin(_message.Message):
-    __slots__ = ("verb", "bus", "device", "node", "attributes")
+    __slots__ = ("verb", "bus", "device", "node", "attributes", "force")
     class Verb(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         VERB_UNSPECIFIED: _ClassVar[VbusAdmin.Verb]
@@ -166,12 +166,14 @@ class VbusAdmin(_message.Message):
     CLASS_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
     verb: VbusAdmin.Verb
     bus: str
     device: str
     node: str
     attributes: _containers.ScalarMap[str, str]
-    def __init__(self, verb: _Optional[_Union[VbusAdmin.Verb, str]] = ..., bus: _Optional[str] = ..., device: _Optional[str] = ..., node: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ..., **kwargs) -> None: ...
+    force: bool
+    def __init__(self, verb: _Optional[_Union[VbusAdmin.Verb, str]] = ..., bus: _Optional[str] = ..., device: _Optional[str] = ..., node: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ..., force: bool = ..., **kwargs) -> None: ...
 
 class SwitchAdmin(_message.Message):
     __slots__ = ("verb", "switch", "port")

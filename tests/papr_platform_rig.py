@@ -26,6 +26,7 @@ from pvnet.papr.platform_io import (
     MemoryDone,
     PartitionConfig,
     PartitionDied,
+    PartitionMapped,
     PartitionPartner,
     PartitionStarted,
     PartnerElement,
@@ -91,7 +92,10 @@ class Ring:
 
 @dataclass
 class Rig:
-    """``mapped``: partition memories are mapped into the platform; else they live only here."""
+    """``mapped``: partition memories are mapped into the platform; else they live only here.
+
+    ``later``: they are mapped after the partition has started, so that its queues are delivered to all the same.
+    """
 
     mapped: bool
     platform: Platform = field(default_factory=lambda: Platform(config()))
@@ -105,15 +109,23 @@ class Rig:
     chunks: deque[ReadMemory | WriteMemory] = field(default_factory=deque)
     results: dict[int, HcallResult] = field(default_factory=dict)
     hold_chunks: bool = False
+    later: bool = False
     now: float = 0.0
     tag: int = 0
+
+    @property
+    def queues_mapped(self) -> bool:
+        """Whether the platform writes the rings itself."""
+        return self.mapped and not self.later
 
     def start(self, *names: str) -> None:
         for name in names:
             self.memory[name] = Segment(bytearray(MEMORY))
             for key in [key for key in self.registrations if key[0] == name]:
                 del self.registrations[key]
-            self.feed(PartitionStarted(name, self.memory[name] if self.mapped else None))
+            self.feed(PartitionStarted(name, self.memory[name] if self.queues_mapped else None))
+            if self.later:
+                self.feed(PartitionMapped(name, self.memory[name]))
 
     def die(self, name: str) -> None:
         for key in [key for key in self.rings if key[0] == name]:
@@ -148,7 +160,7 @@ class Rig:
 
     def _store(self, output: DeliverCrq) -> None:
         """What a partition's runtime does with an element."""
-        assert not self.mapped
+        assert not self.queues_mapped
         key = (output.partition, output.unit)
         if output.registration != self.registrations.get(key):
             return

@@ -48,9 +48,9 @@ DEREGISTERED = b"\xff\x02" + bytes(14)
 SUSPENDED = b"\xff\x06" + bytes(14)
 
 
-@pytest.fixture(params=[True, False], ids=["mapped", "remote"])
+@pytest.fixture(params=["mapped", "mapped later", "remote"])
 def rig(request: pytest.FixtureRequest) -> Rig:
-    rig = Rig(request.param)
+    rig = Rig(request.param != "remote", later=request.param == "mapped later")
     rig.start("mp", "lpar")
     return rig
 
@@ -318,7 +318,7 @@ def test_outbox_holds_back_at_half_a_ring(rig: Rig) -> None:
     for n in range(400):
         rig.post(numbered(n))
     assert rig.platform.waiting_posts("mp", UNIT) == 400 - SLOTS // 2
-    assert (rig.platform.deadline() is not None) == rig.mapped
+    assert (rig.platform.deadline() is not None) == rig.queues_mapped
     got: list[bytes] = []
     while batch := rig.consume("mp", UNIT, 3):
         got += batch
@@ -443,7 +443,7 @@ def test_progress_that_cannot_be(rig: Rig) -> None:
     rig.feed(CrqConsumed("nobody", CLIENT, 1, 1))
     assert rig.platform.counters["unknown_unit"] == 2
     rig.feed(CrqConsumed("lpar", CLIENT, 1, 1 << 70))
-    assert rig.platform.counters["progress_impossible"] == (0 if rig.mapped else 1)
+    assert rig.platform.counters["progress_impossible"] == (0 if rig.queues_mapped else 1)
 
 
 def test_privilege_function_and_broken_registers(rig: Rig) -> None:

@@ -67,11 +67,14 @@ calls = st.tuples(
 )
 
 
-@given(st.lists(calls, max_size=30), st.booleans(), st.sampled_from([LOPAR, QEMU]))
+@given(
+    st.lists(calls, max_size=30), st.sampled_from(["mapped", "mapped later", "remote"]), st.sampled_from([LOPAR, QEMU])
+)
 def test_random_hcalls_never_raise_and_are_answered_once(
-    sequence: list[tuple[str, int, list[int], bytes | None]], mapped: bool, profile: object
+    sequence: list[tuple[str, int, list[int], bytes | None]], where: str, profile: object
 ) -> None:
-    rig = Rig(mapped, platform=Platform(rig_config(profile)))  # type: ignore[arg-type]
+    platform = Platform(rig_config(profile))  # type: ignore[arg-type]
+    rig = Rig(where != "remote", platform, later=where == "mapped later")
     rig.start("mp", "lpar")
     rig.hypervisor_up()
     for tag, (partition, opcode, args, memory) in enumerate(sequence):
@@ -93,10 +96,11 @@ class PairMachine(RuleBasedStateMachine):
     """``mp`` sends to ``lpar`` through a pair, the hypervisor posts to ``mp``; anything may happen in between."""
 
     mapped = False
+    later = False
 
     @initialize()
     def begin(self) -> None:
-        self.rig = Rig(self.mapped)
+        self.rig = Rig(self.mapped, later=self.later)
         self.rig.start("mp", "lpar")
         self.rig.hypervisor_up()
         self.rig.open("mp", UNIT, LOCAL)
@@ -202,10 +206,17 @@ class MappedPairMachine(PairMachine):
     mapped = True
 
 
+class LaterMappedPairMachine(PairMachine):
+    mapped = True
+    later = True
+
+
 TestRemotePair = PairMachine.TestCase
 TestRemotePair.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 TestMappedPair = MappedPairMachine.TestCase
 TestMappedPair.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestLaterMappedPair = LaterMappedPairMachine.TestCase
+TestLaterMappedPair.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 
 
 def test_dispatcher_refuses_bad_tables() -> None:

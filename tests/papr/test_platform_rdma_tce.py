@@ -42,9 +42,9 @@ PENDING = -99999
 KIB128 = 128 * 1024
 
 
-@pytest.fixture(params=[True, False], ids=["mapped", "remote"])
+@pytest.fixture(params=["mapped", "mapped later", "remote"])
 def rig(request: pytest.FixtureRequest) -> Rig:
-    rig = Rig(request.param)
+    rig = Rig(request.param != "remote", later=request.param == "mapped later")
     rig.start("mp", "lpar")
     return rig
 
@@ -275,13 +275,14 @@ def test_an_adapter_without_a_window_has_no_queue() -> None:
     st.integers(0, 8 * PAGE_BYTES),
     st.integers(0, 8 * PAGE_BYTES),
     st.integers(0, 3 * PAGE_BYTES),
-    st.booleans(),
+    st.sampled_from(["mapped", "mapped later", "remote"]),
     st.booleans(),
 )
 def test_copy_is_whole_or_not_at_all(
-    tces: list[tuple[int, int]], local: int, remote: int, length: int, mapped: bool, outward: bool
+    tces: list[tuple[int, int]], local: int, remote: int, length: int, where: str, outward: bool
 ) -> None:
-    rig = Rig(mapped)
+    mapped = where != "remote"
+    rig = Rig(mapped, later=where == "mapped later")
     rig.start("mp", "lpar")
     rig.hypervisor_up()
     assert rig.open("mp", UNIT, LOCAL, ioba=60 * PAGE_BYTES) == 0

@@ -10,9 +10,10 @@ from pvnet.papr.platform_io import CHUNK_BYTES, WriteMemory
 
 
 @pytest.mark.parametrize("size", [CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES])
-@pytest.mark.parametrize("mapped", [True, False])
-def test_own_memory_gets_what_is_too_long_for_the_answer_in_chunks(size: int, mapped: bool) -> None:
-    rig = Rig(mapped)
+@pytest.mark.parametrize("where", ["mapped", "mapped later", "remote"])
+def test_own_memory_gets_what_is_too_long_for_the_answer_in_chunks(size: int, where: str) -> None:
+    mapped = where != "remote"
+    rig = Rig(mapped, later=where == "mapped later")
     rig.start("mp")
     rig.map_all("mp", LOCAL)
     data = bytes(i % 251 for i in range(size))

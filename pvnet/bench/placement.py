@@ -34,6 +34,11 @@ class Placement:
             return f"both on CPU {self.asks}"
         return f"CPU {self.asks} and {self.answers}"
 
+    @property
+    def cpus(self) -> tuple[int, ...]:
+        """The CPUs, each once."""
+        return (self.asks,) if self.asks == self.answers else (self.asks, self.answers)
+
     @classmethod
     def together(cls) -> Self:
         """Return both on the first CPU that this process may use."""

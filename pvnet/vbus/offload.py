@@ -257,13 +257,19 @@ def _udp_fragments(packet: Packet) -> list[Packet] | DropReason:
     found = layers(data)
     if found is not None and found.ethertype != ETHERTYPE_IPV4:
         return DropReason.GSO_UNSUPPORTED
-    if found is None or found.protocol != PROTOCOL_UDP or found.fragmented or len(data) < found.transport + UDP_HEADER:
+    if (
+        found is None
+        or found.protocol != PROTOCOL_UDP
+        or found.fragmented
+        or len(data) < found.transport + UDP_HEADER
+        or len(data) - found.network > _IP_LENGTH
+    ):
         return DropReason.BAD_HEADERS
     transport = found.transport
     if not _check_place(offload, found, _UDP_CHECKSUM):
         return DropReason.BAD_CHECKSUM_PLACE
     size = offload.mss & ~7  # offsets of fragments count 8 bytes
-    if size < MIN_MSS or transport - found.network + min(size, len(data) - transport) > _IP_LENGTH:
+    if size < MIN_MSS:
         return DropReason.BAD_MSS
     if offload.needs_csum:
         filled = _filled_in(packet)

@@ -96,6 +96,10 @@ class VnetHeaders:
         self._decoded: dict[bytes, Offload] = {NO_VNET_HEADER: NO_OFFLOAD}
         self._encoded: dict[Offload, bytes] = {}
 
+    def remembered(self) -> int:
+        """Return how many headers are remembered, for both directions."""
+        return len(self._decoded) + len(self._encoded)
+
     def decode(self, header: bytes) -> Offload:
         """Return what these exactly 10 bytes ask for.
 

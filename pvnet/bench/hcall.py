@@ -120,7 +120,7 @@ class HcallContender:
 async def hcall_contender(topology: Topology, broker: str) -> AsyncIterator[HcallContender]:
     """Be the caller's partition in a lab of ``topology`` that runs."""
     lab = topology.lab.name
-    endpoint = Endpoint(make_port(broker, lab, _CALLER), lab=lab, name=_CALLER, role="partition")
+    endpoint = Endpoint(make_port(broker, lab, _CALLER, unix=False), lab=lab, name=_CALLER, role="partition")
     try:
         await endpoint.start()
         await endpoint.wait_peer(HYPERVISOR)

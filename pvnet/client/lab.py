@@ -69,7 +69,8 @@ class Lab:
 
     async def _connect(self) -> None:
         node = f"app-{os.getpid()}-{secrets.token_hex(3)}"
-        self.endpoint = Endpoint(make_port(self._broker, self.name, node), lab=self.name, name=node, role="client")
+        port = make_port(self._broker, self.name, node, unix=self.topology.lab.unix)
+        self.endpoint = Endpoint(port, lab=self.name, name=node, role="client")
         await self.endpoint.start()
         self.endpoint.ready()
 

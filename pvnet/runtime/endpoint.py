@@ -17,8 +17,8 @@ import os
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine
-from typing import Any, Self, TypeVar, assert_never
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Literal, Self, TypeVar, assert_never
 
 import structlog
 
@@ -43,10 +43,14 @@ from pvnet.transport.link import (
     Unwatch,
     Watch,
 )
+from pvnet.transport.unix_socket import close_all
 
 T = TypeVar("T")
 Handler = Callable[[Envelope], None]
 ReplyCallback = Callable[[Envelope | PvnetError], None]
+ShareHandler = Callable[[str, str, bytes, list[int]], None]
+"""Takes source, label, body and file descriptors, which it must close."""
+Way = Literal["direct", "broker"]
 READY = int(Lifecycle.READY)
 
 
@@ -83,10 +87,14 @@ class Endpoint:
         self.counters: Counter[str] = Counter()
         self.on_peer_up: list[Callable[[PeerUp], None]] = []
         self.on_peer_down: list[Callable[[PeerDown], None]] = []
+        self.on_path: list[Callable[[str, bool], None]] = []
+        """Told the peer, and whether frames to it go directly, when that changes."""
         self.superseded = asyncio.Event()
         self.snoop: list[Callable[[str, Envelope], None]] = []
         self._port = port
         self._handlers: dict[str, Handler] = {}
+        self._share_handlers: dict[str, ShareHandler] = {}
+        self._broken_paths: set[str] = set()
         self._pending: dict[int, _Pending] = {}
         self._correlation = 0
         self._phase: Lifecycle.Phase = Lifecycle.BIRTH
@@ -323,6 +331,49 @@ class Endpoint:
         finally:
             self._waiters.remove(entry)
 
+    # --- direct paths ------------------------------------------------------------------------------------------------
+
+    def path(self, peer: str) -> Way:
+        """How frames to ``peer`` go now."""
+        direct = self._port.direct
+        return "direct" if direct is not None and direct.is_direct(peer) else "broker"
+
+    def paths(self) -> dict[str, Way]:
+        """How frames to each living peer go."""
+        return {peer: self.path(peer) for peer in self.link.peers}
+
+    async def settle_path(self, peer: str, timeout: float = 5.0) -> bool:
+        """Wait until there is a direct path to ``peer``, or it is known that there will be none; whether there is.
+
+        False at once: this port knows no direct paths, the peer is on another host or offers none, or connecting to
+        it fails.  False after ``timeout`` seconds: the peer is not there.
+        """
+        direct = self._port.direct
+        if direct is None:
+            return False
+        self.watch(peer)
+        return await direct.settle(peer, timeout)
+
+    def share(self, destination: str, label: str, body: bytes, fds: Sequence[int]) -> bool:
+        """Pass copies of file descriptors to a node; False: there is no direct path to it.
+
+        Shares of one path arrive in order, each at most once.  They are not ordered with messages, and one that is
+        under way when the path breaks is lost: have the receiver confirm with a message, and share again on
+        ``on_path``.
+
+        Raises:
+            LocalError: more descriptors or bytes than a share may have (``transport.base``).
+        """
+        direct = self._port.direct
+        return direct is not None and direct.share(destination, label, body, fds)
+
+    def on_share(self, label: str, handler: ShareHandler) -> None:
+        """Have ``handler(source, label, body, fds)`` called for each share with this label.
+
+        The handler owns the descriptors, whatever it thinks of them; without a handler they are closed.
+        """
+        self._share_handlers[label] = handler
+
     # --- PortHandler -------------------------------------------------------------------------------------------------
 
     def frame_received(self, source: str, channel: str, payload: bytes) -> None:
@@ -359,6 +410,38 @@ class Endpoint:
         if not self._closed:
             self.log.warning("broker_lost", reason=reason)
 
+    def path_changed(self, node: str, incarnation: int, *, is_direct: bool, reason: str) -> None:
+        """Have the link repeat what the change may have lost; tell who listens."""
+        self._outputs(self.link.path_changed(node, incarnation, is_direct=is_direct, now=self._loop.time()))
+        if self._closed:
+            return
+        if not is_direct and reason:
+            self._broken_paths.add(node)
+            self.counters["direct_path_lost"] += 1
+            self.log.warning("direct_path_lost", peer=node, reason=reason)
+        elif is_direct and node in self._broken_paths:
+            self._broken_paths.discard(node)
+            self.log.info("direct_path_back", peer=node)
+        for callback in self.on_path:
+            try:
+                callback(node, is_direct)
+            except Exception as error:  # one bad listener must not cost the others their messages
+                self.counters["handler_failed"] += 1
+                self.log.error("listener_failed", event_of="path", exc_info=error)
+
+    def share_received(self, source: str, label: str, body: bytes, fds: list[int]) -> None:
+        """Hand a share to who takes its label, or close the descriptors."""
+        handler = self._share_handlers.get(label)
+        if handler is None or self._closed:
+            self.counters["unhandled_share"] += 1
+            close_all(fds)
+            return
+        try:
+            handler(source, label, body, fds)
+        except Exception as error:  # one bad share must not end the node
+            self.counters["handler_failed"] += 1
+            self.log.error("handler_failed", kind="share", label=label, source=source, exc_info=error)
+
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _announce(self) -> None:
@@ -383,6 +466,9 @@ class Endpoint:
         state.pid = os.getpid()
         state.host = socket.gethostname()
         state.version = pvnet.__version__
+        direct = self._port.direct
+        if direct is not None and direct.address is not None:
+            state.direct.host, state.direct.path = direct.address
         return envelope.SerializeToString()
 
     def _send(self, destination: NodeName, envelope: Envelope) -> None:

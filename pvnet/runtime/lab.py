@@ -79,7 +79,7 @@ class LabProcesses:
 
     async def _readiness(self, broker: BrokerUrl) -> Readiness:
         lab = self.topology.lab
-        port = make_port(broker.text(), lab.name, SUPERVISOR)
+        port = make_port(broker.text(), lab.name, SUPERVISOR, unix=lab.unix)
         self.endpoint = Endpoint(port, lab=lab.name, name=SUPERVISOR, role="supervisor")
         self.endpoint.on("management", self._management)
         try:
@@ -102,7 +102,7 @@ class LabProcesses:
         """
         lab = self.topology.lab.name
         name = f"probe-{os.getpid()}-{secrets.token_hex(3)}"
-        probe = Endpoint(make_port(broker.text(), lab, name), lab=lab, name=name, role="client")
+        probe = Endpoint(make_port(broker.text(), lab, name, unix=False), lab=lab, name=name, role="client")
         try:
             await probe.start(timeout=self.topology.lab.ready_timeout_s)
             await probe.call(SUPERVISOR, Envelope(management=Management(show_status=ShowStatus())), _PROBE_S)

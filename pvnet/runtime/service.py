@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,7 +25,12 @@ from pvnet.runtime.log import configure_logging
 from pvnet.runtime.topology import Topology
 from pvnet.transport.base import Port
 from pvnet.transport.mqtt import MqttPort
+from pvnet.transport.unix import UnixPort
+from pvnet.transport.unix_hello import socket_directory
 from pvnet.transport.uri import BrokerUrl
+
+UNIX_VARIABLE: Final = "PVNET_UNIX"
+"""Environment variable; `never` forbids direct paths."""
 
 
 class NodeConfig(BaseModel):
@@ -57,12 +63,17 @@ NodeFactory = Callable[[Endpoint, NodeConfig], Node]
 """Makes a node and registers its handlers; the endpoint starts afterwards."""
 
 
-def make_port(broker: str, lab: str, name: str) -> Port:
-    """Return a port to a broker's lab for the node ``name``."""
-    import os
+def make_port(broker: str, lab: str, name: str, *, unix: bool = True) -> Port:
+    """Return a port to a broker's lab for the node ``name``.
 
-    client_id = f"pvnet-{lab}-{name}-{os.getpid():x}"
-    return MqttPort(BrokerUrl.parse(broker), lab=lab, name=check_name(name), client_id=client_id)
+    With ``unix`` frames to processes of this host take a unix socket (``transport.unix``), unless the environment says
+    ``PVNET_UNIX=never``.
+    """
+    node = check_name(name)
+    port = MqttPort(BrokerUrl.parse(broker), lab=lab, name=node, client_id=f"pvnet-{lab}-{name}-{os.getpid():x}")
+    if not unix or os.environ.get(UNIX_VARIABLE) == "never":
+        return port
+    return UnixPort(port, lab=lab, name=node, directory=socket_directory())
 
 
 def run_service(role: str, factory: NodeFactory, arguments: list[str] | None = None) -> int:
@@ -93,7 +104,8 @@ async def _live(role: str, factory: NodeFactory, config: NodeConfig) -> int:
     loop.add_signal_handler(signal.SIGTERM, asked.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     lab = config.topology.lab
-    endpoint = Endpoint(make_port(config.broker, lab.name, config.node), lab=lab.name, name=config.node, role=role)
+    port = make_port(config.broker, lab.name, config.node, unix=lab.unix)
+    endpoint = Endpoint(port, lab=lab.name, name=config.node, role=role)
     node = factory(endpoint, config)
     await endpoint.start(timeout=lab.ready_timeout_s)
     try:

@@ -47,6 +47,8 @@ class LabConfig(Strict):
     """Longest wait for one node to end by itself before it is killed."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least important lines that the nodes log."""
+    unix: bool = True
+    """Whether processes of one host may talk over unix sockets instead of the broker."""
 
 
 class BrokerConfig(Strict):

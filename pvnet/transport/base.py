@@ -5,12 +5,16 @@ node).  It may lose, repeat, delay and reorder frames; the link layer (``transpo
 not block: ``send`` hands the frame on or loses it.
 
 Everything a port learns it tells its :class:`PortHandler`, always from the event loop's thread.
+
+A port that can also reach nodes of the same host without the broker has a :class:`Direct` part: there frames take a
+shorter way by themselves, and file descriptors can be passed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
 
 from pvnet.core.names import NodeName
 
@@ -51,11 +55,69 @@ class PortHandler(Protocol):
         """Frames can be sent; ``connection`` counts this port's connections from 1."""
 
     def port_disconnected(self, reason: str) -> None:
-        """Frames are lost until ``port_connected``."""
+        """Frames are lost until ``port_connected`` (but those to nodes with a direct path)."""
+
+    def path_changed(self, node: str, incarnation: int, *, is_direct: bool, reason: str) -> None:
+        """The direct path to that incarnation of ``node`` has come, or has gone; ``reason`` is empty if in good order.
+
+        Only a port with :attr:`Port.direct` tells this.
+        """
+
+    def share_received(self, source: str, label: str, body: bytes, fds: list[int]) -> None:
+        """Take file descriptors that a node has passed to us; the handler owns (and closes) them."""
+
+
+class HostAddress(NamedTuple):
+    """Where processes of the same host reach a node."""
+
+    host: str
+    """Identifies the running host, or container."""
+    path: str
+    """Of a listening socket."""
+
+
+MAX_SHARED_FDS: Final = 16
+MAX_LABEL_BYTES: Final = 64
+MAX_SHARE_BYTES: Final = 32 * 1024
+"""Largest body that goes with shared file descriptors."""
+
+
+class Direct(Protocol):
+    """The part of a port that reaches nodes without the broker."""
+
+    @property
+    def address(self) -> HostAddress | None:
+        """What to say of us in our state, if we can be reached."""
+
+    def is_direct(self, node: str) -> bool:
+        """Whether frames to ``node`` do not go over the broker now."""
+        ...
+
+    async def settle(self, node: str, timeout: float) -> bool:
+        """Wait until there is a direct path to ``node``, or none can be had; whether there is."""
+        ...
+
+    def share(self, destination: str, label: str, body: bytes, fds: Sequence[int]) -> bool:
+        """Pass copies of file descriptors to a node; False: there is no direct path to it.
+
+        Shares arrive in order, at most once, before frames sent later; one that is under way when the path breaks is
+        lost.
+
+        Raises:
+            LocalError: too many descriptors, or label or body are too long.
+        """
+        ...
+
+    def break_path(self, node: str) -> None:
+        """Cut the direct path to ``node``, as if its socket had failed; it is made again soon."""
 
 
 class Port(Protocol):
     """One node's access to a transport."""
+
+    @property
+    def direct(self) -> Direct | None:
+        """What reaches nodes without the broker, if this port can."""
 
     async def open(self, handler: PortHandler, *, timeout: float) -> None:
         """Connect for the first time.

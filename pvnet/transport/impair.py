@@ -2,7 +2,8 @@
 
 The same seeded dice as the loopback network's (``transport.loopback``), so that what a test showed there can be made to
 happen between real processes over a real broker.  Only frames are touched: states are the broker's.  Impairing what a
-node sends is enough to break one direction; impair both ends for both.
+node sends is enough to break one direction; impair both ends for both.  Around a port with direct paths
+(``transport.unix``) the frames on these are impaired too; file descriptors are not.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 
 from pvnet.core.names import NodeName
-from pvnet.transport.base import Channel, Port, PortHandler
+from pvnet.transport.base import Channel, Direct, Port, PortHandler
 from pvnet.transport.loopback import FaultDice, Faults
 
 
@@ -21,6 +22,11 @@ class ImpairedPort:
         self.dice = FaultDice(faults, seed)
         self._port = port
         self._late: set[asyncio.TimerHandle] = set()
+
+    @property
+    def direct(self) -> Direct | None:
+        """That of the port inside."""
+        return self._port.direct
 
     async def open(self, handler: PortHandler, *, timeout: float) -> None:
         """Open the port inside."""

@@ -18,6 +18,10 @@ Model, per peer:
   ``return_s`` after our own reconnection (a restarted broker has lost its last will).  Then everything meant for it is
   given up and the upper layer is told once (:class:`PeerDown`).  Messages sent while a peer is down wait for it, or for
   its next incarnation.
+* Some peers are also reached **directly**, without the broker (:meth:`Link.path_changed`).  Such a peer is served, and
+  its clocks run, whatever happens to the broker; LOST counts from when the direct path ends, too.  A direct path that
+  ends while the broker is away, or before the broker has vouched for the peer again, counts as LOST.  When a path ends
+  everything unacknowledged is repeated at once.
 * A peer that was declared down too early (it was only cut off) is **fenced**: its old stream is not delivered any more.
   It is told so (LinkReset names the refused stream; repeated until it answers), gives us up in turn, and both start new
   streams.  A higher **stream** number from the same incarnation means exactly this.  Streams are counted per pair of
@@ -99,6 +103,7 @@ class Link:
         self._dead: dict[str, None] = {}  # names of peers that are not up, the longest dead first
         self._graves: dict[str, Grave] = {}
         self._online = True
+        self._direct: dict[str, int] = {}  # peer -> the incarnation to which there is a direct path
         # Never later than the earliest deadline; recomputed by tick().  An early tick is harmless, a scan per
         # frame is not.
         self._due: float | None = None
@@ -275,16 +280,22 @@ class Link:
 
     def _meet(self, peer: Peer, stream: int, now: float, out: list[LinkOutput]) -> None:
         """Bring up a peer of which the first that we see is a frame."""
-        lost = peer.phase == Lifecycle.LOST
+        is_away = peer.phase == Lifecycle.LOST
         if stream > 1:
             # It had declared us down before we knew it, so it refuses our first stream; nothing was sent on it.
             peer.stream += 1
             peer.adopt(stream)
         self._up(peer, Lifecycle.BIRTH, None, now, out)
-        if lost:
+        if is_away:
+            self._away(peer, now)
+
+    def _away(self, peer: Peer, now: float) -> None:
+        peer.is_away = True
+        if not self._is_direct(peer):
             self._lost(peer, now)
 
     def _lost(self, peer: Peer, now: float) -> None:
+        """Give the peer ``grace_s`` to come back."""
         peer.lost_at = now
         self._wake_by(now + self.config.grace_s)
 
@@ -430,9 +441,9 @@ class Link:
             self._peer_there(peer, phase, state, reconnected, now, out)
 
     def _peer_lost(self, peer: Peer, now: float) -> None:
-        """The peer's connection broke: it has ``grace_s`` to come back."""
+        """The peer's connection to the broker broke."""
         if peer.alive:
-            self._lost(peer, now)
+            self._away(peer, now)
         elif peer.life is Life.UNSEEN:
             peer.phase = Lifecycle.LOST
         peer.reset_at = None
@@ -441,14 +452,16 @@ class Link:
         self, peer: Peer, phase: int, state: Lifecycle, reconnected: bool, now: float, out: list[LinkOutput]
     ) -> None:
         """The peer says that it is there."""
+        peer.is_vouched = self._online
         if peer.life is Life.UNSEEN:
             self._up(peer, phase, state, now, out)
         elif peer.life is Life.FENCED:
             peer.phase = phase
             self._fence(peer, now, out)  # it had only been cut off: its new stream will bring it up
         else:
-            news = phase != peer.phase or peer.lost_at is not None
+            news = phase != peer.phase or peer.is_away or peer.lost_at is not None
             peer.phase = phase
+            peer.is_away = peer.is_cut_off = False
             peer.lost_at = peer.unconfirmed_since = None
             if news:
                 out.append(PeerUp(peer.name, peer.incarnation, phase, state))
@@ -458,6 +471,7 @@ class Link:
     def _up(self, peer: Peer, phase: int, state: Lifecycle | None, now: float, out: list[LinkOutput]) -> None:
         peer.life = Life.UP
         peer.phase = phase
+        peer.is_away = peer.is_cut_off = False
         peer.lost_at = peer.unconfirmed_since = peer.reset_at = None
         self._dead.pop(peer.name, None)
         out.append(PeerUp(peer.name, peer.incarnation, phase, state))
@@ -525,7 +539,10 @@ class Link:
     # --- time --------------------------------------------------------------------------------------------------------
 
     def disconnected(self) -> None:
-        """Stop the clocks: nothing is repeated or given up while our own port is down."""
+        """Stop the clocks: nothing is repeated or given up while our own port is down.
+
+        Those of peers with a direct path go on.
+        """
         self._online = False
 
     def connected(self, now: float) -> list[LinkOutput]:
@@ -533,19 +550,63 @@ class Link:
         out: list[LinkOutput] = []
         self._online = True
         for peer in self._peers.values():
+            peer.is_vouched = peer.is_cut_off = False
             if peer.reset_at is not None:
                 peer.reset_at = now
                 self._wake_by(now)
-            if not peer.alive:
+            if not peer.alive or self._is_direct(peer):
                 continue
             if peer.lost_at is not None:
                 self._lost(peer, now)
             peer.unconfirmed_since = now
             self._wake_by(now + self.config.return_s)
-            if peer.unacked:
-                self._resend(peer, None, self.config.retransmit_s, now, out)
-            self._control(peer, "link_ack", out)
+            self._repeat_all(peer, now, out)
         return out
+
+    def path_changed(self, node: str, incarnation: int, *, is_direct: bool, now: float) -> list[LinkOutput]:
+        """React to a direct path to that incarnation of ``node`` that has come, or has gone."""
+        out: list[LinkOutput] = []
+        if is_direct:
+            self._direct[node] = incarnation
+        elif self._direct.get(node) == incarnation:
+            del self._direct[node]
+        else:
+            return out
+        peer = self._peers.get(node)
+        if peer is None or peer.incarnation != incarnation:
+            return out
+        if is_direct:
+            self._path_found(peer, now, out)
+        elif peer.alive:
+            self._path_lost(peer, now, out)
+        return out
+
+    def _is_direct(self, peer: Peer) -> bool:
+        return self._direct.get(peer.name) == peer.incarnation
+
+    def _path_found(self, peer: Peer, now: float, out: list[LinkOutput]) -> None:
+        if peer.life is Life.FENCED:
+            self._fence(peer, now, out)  # it had only been cut off
+        if not peer.alive:
+            return
+        was_stranded = not self._online or peer.is_away or peer.lost_at is not None
+        peer.lost_at = peer.unconfirmed_since = None
+        peer.is_cut_off = False
+        if was_stranded:
+            self._repeat_all(peer, now, out)
+
+    def _path_lost(self, peer: Peer, now: float, out: list[LinkOutput]) -> None:
+        if not self._online or peer.is_away or not peer.is_vouched:
+            self._lost(peer, now)
+            peer.is_cut_off = not self._online
+        if self._online:
+            self._repeat_all(peer, now, out)
+
+    def _repeat_all(self, peer: Peer, now: float, out: list[LinkOutput]) -> None:
+        """Repeat at once what the peer may not have got: frames, and our acknowledgements."""
+        if peer.unacked:
+            self._resend(peer, None, self.config.retransmit_s, now, out)
+        self._control(peer, "link_ack", out)
 
     def _resend(self, peer: Peer, most: int | None, wait: float, now: float, out: list[LinkOutput]) -> None:
         """Repeat the first ``most`` frames (None: all), and again after ``wait`` seconds without progress."""
@@ -558,11 +619,11 @@ class Link:
         """Repeat, acknowledge and give up what is due."""
         out: list[LinkOutput] = []
         self._due = None
-        if self._online:
-            for peer in self._peers.values():
+        for peer in self._peers.values():
+            if self._online or peer.is_cut_off or self._is_direct(peer):
                 self._tick_peer(peer, now, out)
-            if len(self._dead) > self.config.dead_kept:
-                self._bury_one(out)
+        if self._online and len(self._dead) > self.config.dead_kept:
+            self._bury_one(out)
         return out
 
     def _tick_peer(self, peer: Peer, now: float, out: list[LinkOutput]) -> None:

@@ -205,6 +205,12 @@ class Peer:
     connection: int = 0
     lost_at: float | None = None
     unconfirmed_since: float | None = None
+    is_away: bool = False
+    """The broker says that its connection broke."""
+    is_vouched: bool = False
+    """The broker has told us, over this connection of ours, that it is there."""
+    is_cut_off: bool = False
+    """Its direct path ended while we had no broker: its time runs all the same."""
     watched: bool = False
     # sending
     stream: int = 1
@@ -246,6 +252,7 @@ class Peer:
         self.life = Life.UNSEEN
         self.phase = Lifecycle.PHASE_UNSPECIFIED
         self.connection = 0
+        self.is_away = self.is_vouched = self.is_cut_off = False
         self.stream = self.next_seq = self.rx_stream = self.rx_next = 1
         self.reset_told_at = self.reset_at = None
 
@@ -266,5 +273,6 @@ class Peer:
         self.next_seq = 1
         self.adopt(self.rx_stream)
         self.ack_owed = 0
+        self.is_cut_off = False
         self.lost_at = self.unconfirmed_since = self.resend_at = self.ack_at = None
         return lost

@@ -14,6 +14,7 @@ import asyncio
 import random
 from collections import Counter
 from dataclasses import dataclass
+from typing import Final
 
 from pvnet.core.errors import ConfigError, UnreachableError
 from pvnet.core.names import NodeName
@@ -162,6 +163,8 @@ class LoopbackNetwork:
 
 class LoopbackPort:
     """A node's access to a :class:`LoopbackNetwork`; implements ``transport.base.Port``."""
+
+    direct: Final = None
 
     def __init__(self, network: LoopbackNetwork, name: NodeName) -> None:
         self.name = name

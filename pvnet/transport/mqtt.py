@@ -62,6 +62,8 @@ class _TidySocket(ssl.SSLSocket):
 class MqttPort:
     """A node's access to a broker; implements ``transport.base.Port``."""
 
+    direct: Final = None
+
     def __init__(self, url: BrokerUrl, *, lab: str, name: NodeName, client_id: str) -> None:
         self.url = url
         self.lab = lab

@@ -236,6 +236,7 @@ class HypervisorNode:
             "vmc": {f"{p}:{unit:#x}": adapter.status() for (p, unit), adapter in self.adapters.items()},
             "endpoint": dict(self.endpoint.counters),
             "link": dict(self.endpoint.link.counters),
+            "paths": self.endpoint.paths(),
         }
         self.endpoint.reply(envelope, Envelope(management_reply=ManagementReply(status_json=json.dumps(status))))
 

@@ -131,6 +131,7 @@ class ManagerNode:
             "session": dict(session),
             "endpoint": dict(self.endpoint.counters),
             "link": dict(self.endpoint.link.counters),
+            "paths": self.endpoint.paths(),
         }
 
 

@@ -275,6 +275,7 @@ class PartitionNode:
             "tasks": self.endpoint.tasks,
             "endpoint": dict(self.endpoint.counters),
             "link": dict(self.endpoint.link.counters),
+            "paths": self.endpoint.paths(),
         }
         status["scm"] = [device.status() for device in self.scm]
         for adapter in self.adapters.values():

@@ -18,13 +18,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-from pvnet.core.machine import Counters
+from pvnet.ring.layout import Fence
+from pvnet.ring.shm_signal import Signal
 from pvnet.vbus.arena import Arena
 
-Fence: TypeAlias = Callable[[], None]
-"""A full memory fence (store to load included): :func:`pvnet.runtime.fence.full_fence`; pure code gets it passed in."""
+__all__ = [
+    "MAX_CALL_DATA",
+    "MAX_PRIORITY",
+    "Connection",
+    "ConnectionHost",
+    "Device",
+    "DeviceClass",
+    "Fence",
+    "Region",
+    "Signal",
+    "SouthSignal",
+]
 
 MAX_CALL_DATA = 64 << 10
 """Most bytes of one devcall's data (A23)."""
@@ -32,37 +43,12 @@ MAX_PRIORITY = 7
 """Signal priorities are 0 (lowest) to this."""
 
 
-class Signal(Protocol):
-    """The bytes of a signal: :class:`pvnet.ring.shm_signal.ShmSignal`, or the ``signal`` of a ring role."""
-
-    counters: Counters
-
-    def inject(self) -> bool:
-        """Something changed for the other side; True: ring the doorbell."""
-        ...
-
-    def enable(self) -> bool:
-        """Ask to be rung; True: something is there already, wake up soon."""
-        ...
-
-    def disable(self) -> None:
-        """Ask not to be rung."""
-        ...
-
-    def wakeup(self, notifier: Callable[[], None], passes: int = 4) -> bool:
-        """It rang: run ``notifier`` until there is nothing new; True: the limit was reached, come again soon."""
-        ...
-
-    def recheck(self) -> bool:
-        """Whether something waits that nobody rang for."""
-        ...
-
-
 class SouthSignal(Protocol):
     """The signal of a region, as its device has it.
 
-    A device that attaches a ring stores the ring's own signal in ``shm`` (``region.signal.shm = ring.signal``): two
-    objects over the same bytes would each believe in their own state.
+    ``shm`` is the shared signal itself.  A device that attaches a ring to the region passes it on
+    (``attach_ring(..., signal=region.signal.shm)``): two objects over the same bytes would each believe in their own
+    state.
     """
 
     shm: Signal
@@ -173,7 +159,7 @@ class Device(Protocol):
 
     @property
     def type(self) -> str:
-        """ABI name that clients match drivers by, like ``virtual-ethernet``: ``[-_.a-z0-9]``, at most 127."""
+        """ABI name that clients match drivers by, like ``virtual-ethernet``: ``[-_.a-z0-9]``, at most 128."""
         ...
 
     def open(self, version: int, host: ConnectionHost) -> Connection:

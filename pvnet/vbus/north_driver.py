@@ -11,9 +11,12 @@ were synchronous::
         yield device.shm(0, address, ring_bytes(256), signal=ring.signal, on_wakeup=self._rx)
 
 and :class:`~pvnet.vbus.north.VbusNorth` runs it: it carries each yielded :class:`Request` to the host and resumes the
-generator with the result, or raises :class:`~pvnet.vbus.errors.VbusError` in it.  When :meth:`NorthDriver.probe` ends
-by an exception the device is closed and forgotten until the host announces it again; :meth:`NorthDriver.remove` runs
-when the device goes away, whatever the reason, and after a host's death every request in it fails with ENODEV.
+generator with the result, or raises :class:`~pvnet.vbus.errors.VbusError` in it.
+
+For every probe that began there is exactly one :meth:`NorthDriver.remove`: when the device goes away for whatever
+reason, and also when the probe failed (then the device is probed again after a while).  So a driver cleans up in one
+place.  Memory that the host knows is given back only after ``yield device.close()``; DEVCLOSE follows by itself when a
+driver has not done it.  After the host's death every request fails with ENODEV, and nothing touches the memory.
 
 Spec: vbus 2 (proxy), 4.4.
 """

@@ -61,16 +61,18 @@ async def namespaces(*labels: str) -> AsyncIterator[list[str]]:
             await command("ip", "-n", name, "link", "set", "lo", "up")
         yield names
     finally:
-        for name in names:
-            if (_PLACE / name).exists():
-                await asyncio.shield(command("ip", "netns", "delete", name))
+        await asyncio.shield(_remove([name for name in names if (_PLACE / name).exists()]))
 
 
 async def remove_strays() -> None:
     """Remove the namespaces of measurements that were killed."""
-    for name in _strays():
-        with contextlib.suppress(UnreachableError):  # another measurement does the same
-            await command("ip", "netns", "delete", name)
+    with contextlib.suppress(UnreachableError):  # another measurement does the same
+        await _remove(_strays())
+
+
+async def _remove(names: Iterable[str]) -> None:
+    for name in names:
+        await command("ip", "netns", "delete", name)
 
 
 def _strays() -> list[str]:

@@ -10,8 +10,8 @@ dropped: this is what one would write in an afternoon.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -60,9 +60,12 @@ def _copier(source: int, sink: int) -> Callable[[], None]:
     read, write = os.read, os.write
 
     def copy() -> None:
-        with contextlib.suppress(BlockingIOError):  # nothing more to read; or no room, then the frame is gone
+        try:
             for _ in range(_FRAMES_PER_WAKEUP):
                 write(sink, read(source, _LARGEST))
+        except OSError as error:  # nothing more to read; or no room or the other device is down: the frame is gone
+            if error.errno not in {errno.EAGAIN, errno.EIO}:
+                raise SystemExit(f"tap-loop: {error.strerror}") from None  # the device is gone; do not spin on it
 
     return copy
 

@@ -34,7 +34,7 @@ _LINK_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """How a case is measured."""
 
     rounds: int
@@ -42,10 +42,10 @@ class _Plan:
     """Seconds of iperf3, or pings."""
 
 
-def _plans(*, quick: bool) -> dict[str, _Plan]:
+def _plans(*, quick: bool) -> dict[str, Plan]:
     if quick:
-        return {"throughput": _Plan(3, 1), "rtt": _Plan(3, 200)}
-    return {"throughput": _Plan(5, 4), "rtt": _Plan(7, 1000)}
+        return {"throughput": Plan(3, 1), "rtt": Plan(3, 200)}
+    return {"throughput": Plan(5, 4), "rtt": Plan(7, 1000)}
 
 
 @dataclass(slots=True)
@@ -116,7 +116,7 @@ async def bench_venet(*, quick: bool, broker: str, cases: Collection[str], tell:
     return results
 
 
-async def measure_throughput(routes: Sequence[Route], plan: _Plan, tell: Callable[[str], None]) -> Result:
+async def measure_throughput(routes: Sequence[Route], plan: Plan, tell: Callable[[str], None]) -> Result:
     """Let iperf3 send over each in turns; programs and forwarding processes share the same two CPUs."""
     placement = Placement.apart_or_together()
     cpus = placement.cpus
@@ -143,7 +143,7 @@ async def measure_throughput(routes: Sequence[Route], plan: _Plan, tell: Callabl
     return Result("venet", "throughput", "bytes_per_s", "B/s", ours.series, peers, 0, notes)
 
 
-async def measure_rtt(routes: Sequence[Route], plan: _Plan, tell: Callable[[str], None]) -> Result:
+async def measure_rtt(routes: Sequence[Route], plan: Plan, tell: Callable[[str], None]) -> Result:
     """Let ping ask over each in turns, with all processes on one CPU."""
     cpus = Placement.together().cpus
     shown = {route.name: Shown() for route in routes}

@@ -239,6 +239,9 @@ class EventSignal:
             self.counters.spurious += not looked
         return False
 
+    def mark(self) -> None:
+        """The peer's *prod* itself says what there is: nothing to do."""
+
     def recheck(self) -> bool:
         """Poll: whether something waits for a wakeup.  If no doorbell is on its way, that is a rescue.
 

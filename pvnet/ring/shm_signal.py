@@ -78,6 +78,10 @@ class Signal(Protocol):
         """Poll: whether something waits for a wakeup.  If no doorbell is on its way, that is a rescue."""
         ...
 
+    def mark(self) -> None:
+        """The peer's stores have arrived as a copy (memory that is not shared): there may be something to look at."""
+        ...
+
     @property
     def enabled(self) -> bool:
         """Whether we asked to be rung."""
@@ -213,6 +217,13 @@ class ShmSignal:
 
     def _changed_meanwhile(self) -> bool:
         return bool(self._enabled and self._bytes[self._own + _DIRTY])
+
+    def mark(self) -> None:
+        """Set our *dirty* as the peer's inject would have: copies of the flags may disagree for a while.
+
+        Spec: vbus 5.2 (spurious, never lost).
+        """
+        self._bytes[self._own + _DIRTY] = 1
 
     def recheck(self) -> bool:
         """Poll: whether something waits for a wakeup.  If no doorbell is on its way, that is a rescue.

@@ -98,3 +98,8 @@ class DeviceDropped:
 @dataclass(frozen=True, slots=True)
 class ClientGone:
     """Input of the host: the client died or left; this machine ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryChanged:
+    """Input of both: the other side's stores have arrived as a copy.  Look at every signal and event queue."""

@@ -62,6 +62,7 @@ class SouthQueue:
         self.dead = False
         self.blocked = False
         self.rung = False
+        self.suspect = False
         self._arena = arena
         self._first = data
         self._last = data + (count - 1) * EVENT_BYTES
@@ -101,8 +102,6 @@ class SouthQueue:
         def drained() -> None:
             nonlocal wrote
             wrote = self._fill() or wrote
-            if not self.blocked:
-                self.ring.signal.disable()
 
         self.rung = self.ring.signal.wakeup(drained)
         return wrote and self.ring.signal.inject()
@@ -126,7 +125,9 @@ class SouthQueue:
                     self._counters["events"] += 1
                 self.ring.fill([slot.length for slot in slots])
                 wrote = True
-            self.blocked = False
+            if self.blocked:
+                self.blocked = False
+                self.ring.signal.disable()
         except PvnetError:
             self.kill()
             raise
@@ -221,12 +222,21 @@ class SouthQueues:
         self._queues[number].rung = True
         return self._each([number])
 
+    def memory_changed(self) -> None:
+        """The client's stores have arrived as a copy: it may have given slots back."""
+        for queue in self._queues:
+            if not queue.dead:
+                queue.ring.signal.mark()
+                queue.rung = True
+
     def recheck(self) -> None:
         """Rescue poll: a queue that waits for north looks for itself."""
         for queue in self._queues:
-            if not queue.dead and queue.blocked and queue.ring.signal.recheck():
+            waiting = queue.blocked and queue.ring.signal.recheck()
+            if waiting and queue.suspect:
                 self._counters["lost_wakeup_rescues"] += 1
                 queue.rung = True
+            queue.suspect = waiting and not queue.suspect
 
     def _each(self, numbers: Sequence[int]) -> tuple[list[int], list[str]]:
         due: list[int] = []
@@ -236,7 +246,11 @@ class SouthQueues:
             if queue.dead:
                 continue
             try:
-                if (queue.wakeup() if queue.rung else False) | queue.flush():
+                interrupt = queue.rung and queue.wakeup()
+                interrupt |= queue.flush()
+                if queue.rung:  # it became full, and north had signalled before: look once more before sleeping
+                    interrupt |= queue.wakeup()
+                if interrupt:
                     due.append(number)
             except PvnetError as error:
                 faults.append(f"event queue {number}: {error}")

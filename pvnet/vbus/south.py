@@ -46,6 +46,7 @@ from pvnet.vbus.bridge_io import (
     DeviceDropped,
     Doorbell,
     Interrupt,
+    MemoryChanged,
     SignalBound,
     SignalRang,
 )
@@ -182,6 +183,9 @@ class VbusSouth:
                 self.signals.rang(cookie)
             case SignalBound(cookie):
                 self.signals.bind(cookie)
+            case MemoryChanged():
+                self.signals.memory_changed()
+                self.queues.memory_changed()
             case DeviceAdded(id_, type_):
                 self.queues.device_added(id_, type_)
             case DeviceDropped(id_):

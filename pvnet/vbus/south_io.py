@@ -15,6 +15,7 @@ from pvnet.vbus.bridge_io import (
     DeviceDropped,
     Doorbell,
     Interrupt,
+    MemoryChanged,
     SignalBound,
     SignalClosed,
     SignalOpened,
@@ -32,7 +33,16 @@ class BusCall:
 
 
 SouthInput: TypeAlias = (
-    BridgeCall | BusCall | Doorbell | SignalRang | SignalBound | DeviceAdded | DeviceDropped | ClientGone | Tick
+    BridgeCall
+    | BusCall
+    | Doorbell
+    | SignalRang
+    | SignalBound
+    | MemoryChanged
+    | DeviceAdded
+    | DeviceDropped
+    | ClientGone
+    | Tick
 )
 SouthOutput: TypeAlias = BridgeResult | Interrupt | SignalRang | SignalOpened | SignalClosed | Note
 

@@ -179,10 +179,7 @@ class SouthSignals:
         self._ready()
 
     def clear(self) -> None:
-        """The client is reset or dead: everything goes, unsaid."""
-        for signal in list(self._by_handle.values()):
-            self.abandon(signal)
-            self._forget(signal)
+        """The client is reset or dead, and all its connections have ended: handles begin again."""
         self._closing.clear()
         self._last_handle = 0
 
@@ -234,6 +231,12 @@ class SouthSignals:
         if signal.mapped and signal not in self._rung:
             self._rung[signal] = False
             self._ready()
+
+    def memory_changed(self) -> None:
+        """The client's stores have arrived as a copy: any signal may have been raised."""
+        for signal in self._by_handle.values():
+            signal.shm.mark()
+            self.rung(signal)
 
     def polled(self, signal: HostSignal) -> None:
         """Call the device soon, whatever the bytes say."""

@@ -10,9 +10,11 @@ import asyncio
 import functools
 import inspect
 import itertools
+import tempfile
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -29,6 +31,7 @@ from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.topology import Topology, default_topology
 from pvnet.testing.broker import broker
 from pvnet.testing.in_process import InProcessLab, Network
+from pvnet.testing.unix import UnixNetwork
 from pvnet.testing.virtual_loop import run_virtual
 from pvnet.transport.base import Port
 from pvnet.transport.link import LinkConfig
@@ -120,8 +123,11 @@ class MqttWorld:
         self._runner.run(main)
 
     def network(self, lab: str) -> Network:
+        return Mqtt(self.url(), lab)
+
+    def url(self) -> BrokerUrl:
         assert self._url is not None, "made inside of run"
-        return Mqtt(self._url, lab)
+        return self._url
 
     def close(self) -> None:
         if self._runner is not None and self._context is not None:
@@ -130,13 +136,36 @@ class MqttWorld:
             self._runner = None
 
 
-MQTT = {"mqtt-mosquitto": MqttWorld("mosquitto"), "mqtt-embedded": MqttWorld("embedded")}
+@dataclass
+class UnixWorld(MqttWorld):
+    """Unix sockets between all nodes, over a broker; that they are used is checked."""
+
+    _scratch: tempfile.TemporaryDirectory[str] | None = None
+
+    def network(self, lab: str) -> Network:
+        if self._scratch is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="pvnet-")
+        return UnixNetwork(Mqtt(self.url(), lab), lab, Path(self._scratch.name) / "s")
+
+    def close(self) -> None:
+        super().close()
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None
+
+
+MQTT = {
+    "mqtt-mosquitto": MqttWorld("mosquitto"),
+    "mqtt-embedded": MqttWorld("embedded"),
+    "unix": UnixWorld("mosquitto"),
+}
 WORLDS = [
     pytest.param(LoopbackWorld(), id="loopback"),
     pytest.param(LoopbackWorld(BAD, 1, QUICK), id="loopback-faults-1"),
     pytest.param(LoopbackWorld(BAD, 2, QUICK), id="loopback-faults-2"),
     pytest.param(MQTT["mqtt-mosquitto"], id="mqtt-mosquitto", marks=pytest.mark.needs("mosquitto")),
     pytest.param(MQTT["mqtt-embedded"], id="mqtt-embedded"),
+    pytest.param(MQTT["unix"], id="unix", marks=pytest.mark.needs("mosquitto")),
 ]
 
 
@@ -161,13 +190,23 @@ def run(
         async with asyncio.timeout(VIRTUAL_PATIENCE_S if world.is_virtual else PATIENCE_S):
             async with InProcessLab(made, world.network(made.lab.name), link=link or world.link, timeout=60.0) as lab:
                 before = await lab.at_rest()
+                if isinstance(world, UnixWorld):
+                    await eventually(lambda: all_direct(lab))
                 await scenario(lab)
                 if settles:
                     await lab.settle(before)
+                    if isinstance(world, UnixWorld):
+                        await eventually(lambda: all_direct(lab))
         others = [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         assert others == [], "every task of the nodes has ended"
 
     world.run(main())
+
+
+async def all_direct(lab: InProcessLab) -> bool:
+    """Whether every node that runs reaches every other one that it knows without the broker."""
+    nodes = [lab.supervisor, *(node.endpoint for node in lab.nodes.values())]
+    return all(set(node.paths().values()) == {"direct"} for node in nodes)
 
 
 def behaviour(

@@ -23,7 +23,8 @@ from pvnet.core.names import NodeName
 from pvnet.pb.v1.lifecycle_pb2 import Lifecycle
 from pvnet.transport.base import Channel, HostAddress, Port, PortHandler
 from pvnet.transport.envelope import decode_envelope
-from pvnet.transport.unix_paths import NodeState, Paths
+from pvnet.transport.unix_paths import Paths
+from pvnet.transport.unix_peer import NodeState
 
 _FLUSH_S = 0.5
 _THERE = frozenset({Lifecycle.BIRTH, Lifecycle.READY})

@@ -21,8 +21,6 @@ import random
 import socket
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -40,9 +38,8 @@ from pvnet.transport.unix_hello import (
     encode_hello,
     header,
     host_identity,
-    listen,
-    unlink,
 )
+from pvnet.transport.unix_peer import Connection, Door, Node, NodeState, Stage, age, stranger
 from pvnet.transport.unix_socket import PacketSocket, close_all
 
 HELLO_S: Final = 5.0
@@ -54,22 +51,8 @@ PROBE_S: Final = 5.0
 _TRIES: Final = 3
 """Failures in a row after which :meth:`Paths.settle` says no (trying goes on)."""
 _STABLE_S: Final = 1.0
-_ACCEPTS: Final = 16
-_ACCEPT_AGAIN_S: Final = 0.5
 _FRAME_HEADERS: Final = {channel: header(Kind.FRAME, number) for number, channel in enumerate(CHANNELS)}
 _FRAME: Final = int(Kind.FRAME)
-
-
-@dataclass(frozen=True, slots=True)
-class NodeState:
-    """What a node's retained state says, as far as paths are concerned."""
-
-    incarnation: int
-    connection: int
-    is_there: bool
-    is_over: bool
-    pid: int
-    address: HostAddress | None
 
 
 class PathsOwner(Protocol):
@@ -91,46 +74,6 @@ class PathsOwner(Protocol):
         """Paths need the state of ``node`` no longer."""
 
 
-class _Stage(Enum):
-    HELLO = "accepted; it has not said who it is"
-    STATE = "accepted; its state is not known yet"
-    WELCOME = "we have said hello"
-    UP = "frames flow"
-    OVER = "closed"
-
-
-class _Connection:
-    """One socket, from its hello to its end."""
-
-    __slots__ = ("heard", "incarnation", "node", "packets", "pid", "since", "stage", "timer")
-
-    def __init__(self, stage: _Stage, pid: int) -> None:
-        self.stage = stage
-        self.pid = pid
-        self.node = ""
-        self.incarnation = 0
-        self.packets: PacketSocket
-        self.timer: asyncio.TimerHandle | None = None
-        self.heard = False
-        self.since = 0.0
-
-
-@dataclass(slots=True)
-class _Node:
-    """What we hold of a node."""
-
-    name: str
-    state: NodeState | None = None
-    path: _Connection | None = None
-    attempt: _Connection | None = None
-    retry: asyncio.TimerHandle | None = None
-    failures: int = 0
-    is_hopeless: bool = False
-    left: int = 0
-    """The incarnation that has said BYE."""
-    waiters: list[asyncio.Future[bool]] = field(default_factory=list)
-
-
 class Paths:
     """See the module's text.  ``owner`` is told everything from the loop's thread."""
 
@@ -144,14 +87,13 @@ class Paths:
         self._name = name
         self._directory = directory
         self._host = ""
-        self._nodes: dict[str, _Node] = {}
+        self._nodes: dict[str, Node] = {}
         self._up: dict[str, PacketSocket] = {}
-        self._strangers: set[_Connection] = set()
+        self._strangers: set[Connection] = set()
         self._buffer = bytearray(MAX_PACKET_BYTES)
         self._logged: set[str] = set()
         self._log = structlog.get_logger().bind(node=name)
-        self._listener: socket.socket | None = None
-        self._accept_timer: asyncio.TimerHandle | None = None
+        self._door: Door | None = None
         self._closed = False
         self._loop: asyncio.AbstractEventLoop
 
@@ -164,12 +106,11 @@ class Paths:
         if not self._host:
             return
         try:
-            self._listener, path = listen(self._directory)
+            self._door = Door(self._directory, self._admit, lambda event, text: self._refuse(event, "", text))
         except ConfigError as error:
             self._log.warning("no_direct_paths", error=str(error))
             return
-        self.address = HostAddress(self._host, os.fspath(path))
-        self._loop.add_reader(self._listener.fileno(), self._accept)
+        self.address = HostAddress(self._host, os.fspath(self._door.path))
 
     async def flush(self, timeout: float) -> None:
         """Wait until the kernel has what was sent, at most ``timeout`` seconds."""
@@ -183,12 +124,8 @@ class Paths:
         if self._closed:
             return
         self._closed = True
-        if self._accept_timer is not None:
-            self._accept_timer.cancel()
-        if self._listener is not None and self.address is not None:
-            self._loop.remove_reader(self._listener.fileno())
-            self._listener.close()
-            unlink(Path(self.address.path))
+        if self._door is not None:
+            self._door.close()
         for packets in self._up.values():
             if says_bye:
                 packets.send(header(Kind.BYE), b"")
@@ -252,7 +189,7 @@ class Paths:
             with contextlib.suppress(ValueError):
                 node.waiters.remove(waiter)
 
-    def _verdict(self, node: _Node) -> bool | None:
+    def _verdict(self, node: Node) -> bool | None:
         """Whether there is a path, or None while it may still come."""
         if node.path is not None:
             return True
@@ -263,7 +200,7 @@ class Paths:
             return False
         return None
 
-    def _settled(self, node: _Node, *, is_direct: bool) -> None:
+    def _settled(self, node: Node, *, is_direct: bool) -> None:
         waiters, node.waiters = node.waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -271,10 +208,10 @@ class Paths:
 
     # --- nodes -------------------------------------------------------------------------------------------------------
 
-    def _node(self, name: str) -> _Node:
+    def _node(self, name: str) -> Node:
         node = self._nodes.get(name)
         if node is None:
-            node = self._nodes[name] = _Node(name)
+            node = self._nodes[name] = Node(name)
         return node
 
     def state_changed(self, name: str, state: NodeState) -> None:
@@ -283,7 +220,7 @@ class Paths:
             return
         node = self._node(name)
         previous = node.state
-        if previous is not None and _age(state) < _age(previous) and not state.is_over:
+        if previous is not None and age(state) < age(previous) and not state.is_over:
             return  # a late will
         node.state = state
         if previous is None or previous.incarnation != state.incarnation or previous.address != state.address:
@@ -293,13 +230,13 @@ class Paths:
             self._drop(node, "")
         elif path is not None and not state.is_there:
             self._probe(node, path)
-        for connection in [c for c in self._strangers if c.stage is _Stage.STATE and c.node == name]:
+        for connection in [c for c in self._strangers if c.stage is Stage.STATE and c.node == name]:
             self._judge(connection)
         self._consider(node)
         if self._verdict(node) is False:
             self._settled(node, is_direct=False)
 
-    def _start_over(self, node: _Node) -> None:
+    def _start_over(self, node: Node) -> None:
         """What did not work for the old address may work for the new one."""
         node.failures = 0
         node.is_hopeless = False
@@ -322,7 +259,7 @@ class Paths:
             self._start_over(node)
             self._settled(node, is_direct=False)
 
-    def _consider(self, node: _Node) -> None:
+    def _consider(self, node: Node) -> None:
         """Connect if we should."""
         state = node.state
         if (
@@ -342,7 +279,7 @@ class Paths:
 
     # --- connecting --------------------------------------------------------------------------------------------------
 
-    def _connect(self, node: _Node, state: NodeState, path: str) -> None:
+    def _connect(self, node: Node, state: NodeState, path: str) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             sock.setblocking(False)
@@ -356,19 +293,19 @@ class Paths:
             self._log.debug("direct_connect_failed", peer=node.name, error=str(error))
             self._failed(node, is_final=not isinstance(error, BlockingIOError))
             return
-        if problem := _stranger(pid, uid, state):
+        if problem := stranger(pid, uid, state):
             sock.close()
             self._refuse("wrong_listener", node.name, problem)
             self._failed(node, is_final=True)
             return
-        connection = self._begin(sock, _Stage.WELCOME, pid)
+        connection = self._begin(sock, Stage.WELCOME, pid)
         connection.node = node.name
         connection.incarnation = state.incarnation
         node.attempt = connection
         connection.packets.send(header(Kind.HELLO), self._hello(connection))
 
-    def _begin(self, sock: socket.socket, stage: _Stage, pid: int) -> _Connection:
-        connection = _Connection(stage, pid)
+    def _begin(self, sock: socket.socket, stage: Stage, pid: int) -> Connection:
+        connection = Connection(stage, pid)
 
         def receive(kind: int, detail: int, body: bytes, fds: list[int]) -> None:
             self._packet(connection, kind, detail, body, fds)
@@ -377,12 +314,12 @@ class Paths:
         connection.timer = self._loop.call_later(HELLO_S, self._too_slow, connection)
         return connection
 
-    def _hello(self, connection: _Connection) -> bytes:
+    def _hello(self, connection: Connection) -> bytes:
         return encode_hello(
             Hello(self._lab, self._name, self.incarnation, connection.node, connection.incarnation),
         )
 
-    def _failed(self, node: _Node, *, is_final: bool) -> None:
+    def _failed(self, node: Node, *, is_final: bool) -> None:
         """An attempt failed, or a path broke: try again later."""
         node.failures += 1
         if is_final or node.failures >= _TRIES:
@@ -390,48 +327,26 @@ class Paths:
             self._settled(node, is_direct=False)
         self._try_later(node)
 
-    def _try_later(self, node: _Node) -> None:
+    def _try_later(self, node: Node) -> None:
         if node.retry is None and not self._closed and self._nodes.get(node.name) is node:
             wait = min(FIRST_RETRY_S * 2 ** min(node.failures, 16), LAST_RETRY_S)
             node.retry = self._loop.call_later(random.uniform(wait / 2, wait), self._retry, node)  # noqa: S311
 
-    def _retry(self, node: _Node) -> None:
+    def _retry(self, node: Node) -> None:
         node.retry = None
         self._consider(node)
 
     # --- being connected to ------------------------------------------------------------------------------------------
 
-    def _accept(self) -> None:
-        assert self._listener is not None
-        for _ in range(_ACCEPTS):
-            try:
-                sock, _address = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionError):
-                return
-            except OSError as error:  # no file descriptors left
-                self._log.warning("accept_failed", error=str(error))
-                self._loop.remove_reader(self._listener.fileno())
-                self._accept_timer = self._loop.call_later(_ACCEPT_AGAIN_S, self._accept_again)
-                return
-            try:
-                pid, uid = credentials(sock)
-            except OSError:
-                sock.close()
-                continue
-            if uid != os.geteuid():
-                sock.close()
-                self._refuse("wrong_user", "", f"user {uid}")
-            elif len(self._strangers) >= MAX_STRANGERS:
-                sock.close()
-                self._refuse("too_many_strangers", "", f"expected at most {MAX_STRANGERS}")
-            else:
-                self._strangers.add(self._begin(sock, _Stage.HELLO, pid))
+    def _admit(self, sock: socket.socket, pid: int) -> None:
+        """Give a process of our user that has connected the time to say who it is."""
+        if len(self._strangers) >= MAX_STRANGERS:
+            sock.close()
+            self._refuse("too_many_strangers", "", f"expected at most {MAX_STRANGERS}")
+        else:
+            self._strangers.add(self._begin(sock, Stage.HELLO, pid))
 
-    def _accept_again(self) -> None:
-        if self._listener is not None:
-            self._loop.add_reader(self._listener.fileno(), self._accept)
-
-    def _greeted(self, connection: _Connection, body: bytes) -> None:
+    def _greeted(self, connection: Connection, body: bytes) -> None:
         """A stranger says who it is."""
         try:
             hello = decode_hello(body)
@@ -445,11 +360,11 @@ class Paths:
         else:
             connection.node = hello.name
             connection.incarnation = hello.incarnation
-            connection.stage = _Stage.STATE
+            connection.stage = Stage.STATE
             self._owner.state_wanted(hello.name)
             self._judge(connection)
 
-    def _judge(self, connection: _Connection) -> None:
+    def _judge(self, connection: Connection) -> None:
         """Let a stranger in if its state says that it is who it says."""
         node = self._node(connection.node)
         state = node.state
@@ -457,7 +372,7 @@ class Paths:
             return  # the state is on its way
         if state.incarnation > connection.incarnation or state.is_over:
             self._reject(connection, "stale_hello", f"an earlier {node.name}")
-        elif problem := _stranger(connection.pid, os.geteuid(), state):
+        elif problem := stranger(connection.pid, os.geteuid(), state):
             self._reject(connection, "wrong_process", f"{problem} says it is {node.name}")
         elif not state.is_there:
             return  # until the broker says that it is back
@@ -473,7 +388,7 @@ class Paths:
             connection.packets.send(header(Kind.WELCOME), self._hello(connection))
             self._is_up(node, connection)
 
-    def _welcomed(self, connection: _Connection, body: bytes) -> None:
+    def _welcomed(self, connection: Connection, body: bytes) -> None:
         """The peer has let us in."""
         try:
             hello = decode_hello(body)
@@ -488,7 +403,7 @@ class Paths:
         node.attempt = None
         self._is_up(node, connection)
 
-    def _is_up(self, node: _Node, connection: _Connection) -> None:
+    def _is_up(self, node: Node, connection: Connection) -> None:
         self._strangers.discard(connection)
         if connection.timer is not None:
             connection.timer.cancel()
@@ -496,7 +411,7 @@ class Paths:
         if node.retry is not None:
             node.retry.cancel()
             node.retry = None
-        connection.stage = _Stage.UP
+        connection.stage = Stage.UP
         connection.since = self._loop.time()
         node.path = connection
         node.is_hopeless = False
@@ -508,35 +423,35 @@ class Paths:
 
     # --- packets -----------------------------------------------------------------------------------------------------
 
-    def _packet(self, connection: _Connection, kind: int, detail: int, body: bytes, fds: list[int]) -> None:
+    def _packet(self, connection: Connection, kind: int, detail: int, body: bytes, fds: list[int]) -> None:
         stage = connection.stage
         connection.heard = True
-        if kind == _FRAME and stage is _Stage.UP and not fds and detail < len(CHANNELS):
+        if kind == _FRAME and stage is Stage.UP and not fds and detail < len(CHANNELS):
             try:
                 self._owner.path_frame(connection.node, CHANNELS[detail], body)
             except Exception as error:  # noqa: BLE001 - one frame must not cost the others, or the path
                 self._log.error("frame_failed", source=connection.node, exc_info=error)
             return
-        if kind == Kind.SHARE and stage is _Stage.UP:
+        if kind == Kind.SHARE and stage is Stage.UP:
             self._shared(connection, detail, body, fds)
             return
         close_all(fds)
         if fds:
             self._reject(connection, "unexpected_fds", f"{len(fds)} with a packet of kind {kind}")
-        elif kind == Kind.HELLO and stage is _Stage.HELLO:
+        elif kind == Kind.HELLO and stage is Stage.HELLO:
             self._greeted(connection, body)
-        elif kind == Kind.WELCOME and stage is _Stage.WELCOME:
+        elif kind == Kind.WELCOME and stage is Stage.WELCOME:
             self._welcomed(connection, body)
-        elif kind == Kind.BYE and stage is _Stage.UP:
+        elif kind == Kind.BYE and stage is Stage.UP:
             node = self._nodes[connection.node]
             node.left = connection.incarnation
             self._drop(node, "")
-        elif kind == Kind.PING and stage is _Stage.UP:
+        elif kind == Kind.PING and stage is Stage.UP:
             connection.packets.send(header(Kind.PONG), b"")
-        elif kind != Kind.PONG or stage is not _Stage.UP:
+        elif kind != Kind.PONG or stage is not Stage.UP:
             self._reject(connection, "unexpected_packet", f"of kind {kind} ({stage.value})")
 
-    def _shared(self, connection: _Connection, label_bytes: int, body: bytes, fds: list[int]) -> None:
+    def _shared(self, connection: Connection, label_bytes: int, body: bytes, fds: list[int]) -> None:
         try:
             label = body[:label_bytes].decode()
         except UnicodeDecodeError:
@@ -550,24 +465,24 @@ class Paths:
 
     # --- ends --------------------------------------------------------------------------------------------------------
 
-    def _probe(self, node: _Node, connection: _Connection) -> None:
+    def _probe(self, node: Node, connection: Connection) -> None:
         """The broker has lost the peer: see whether its process still answers."""
         if connection.timer is None:
             connection.heard = False
             connection.packets.send(header(Kind.PING), b"")
             connection.timer = self._loop.call_later(PROBE_S, self._probed, node, connection)
 
-    def _probed(self, node: _Node, connection: _Connection) -> None:
+    def _probed(self, node: Node, connection: Connection) -> None:
         connection.timer = None
         if not connection.heard:
             self._drop(node, "the peer does not answer")
         elif node.state is not None and not node.state.is_there:
             self._probe(node, connection)
 
-    def _too_slow(self, connection: _Connection) -> None:
+    def _too_slow(self, connection: Connection) -> None:
         self._reject(connection, "slow_hello", f"nothing within {HELLO_S:g} s ({connection.stage.value})")
 
-    def _reject(self, connection: _Connection, event: str, text: str) -> None:
+    def _reject(self, connection: Connection, event: str, text: str) -> None:
         """Close a connection for what came over it."""
         self._refuse(event, connection.node, text)
         self._ended(connection, f"{event.replace('_', ' ')}: {text}")
@@ -578,11 +493,11 @@ class Paths:
             self._logged.add(event)
             self._log.warning("direct_connection_refused", cause=event, peer=peer, error=text)
 
-    def _ended(self, connection: _Connection, reason: str) -> None:
+    def _ended(self, connection: Connection, reason: str) -> None:
         """A connection has broken, or is to be closed."""
         stage = connection.stage
         node = self._nodes.get(connection.node)
-        if stage is _Stage.UP and node is not None and node.path is connection:
+        if stage is Stage.UP and node is not None and node.path is connection:
             self._drop(node, reason or "closed by the peer")
             return
         self._over(connection)
@@ -590,7 +505,7 @@ class Paths:
             node.attempt = None
             self._failed(node, is_final=False)
 
-    def _drop(self, node: _Node, reason: str) -> None:
+    def _drop(self, node: Node, reason: str) -> None:
         """End the path to ``node``; make it again if its state says that it is there."""
         connection = node.path
         assert connection is not None
@@ -604,9 +519,9 @@ class Paths:
             self._try_later(node)
         self._owner.path_changed(node.name, connection.incarnation, is_direct=False, reason=reason)
 
-    def _over(self, connection: _Connection) -> None:
+    def _over(self, connection: Connection) -> None:
         """Close a connection; its node's state may be unwanted now."""
-        connection.stage = _Stage.OVER
+        connection.stage = Stage.OVER
         if connection.timer is not None:
             connection.timer.cancel()
             connection.timer = None
@@ -614,16 +529,3 @@ class Paths:
         connection.packets.close()
         if connection.node and not self._closed:
             self._owner.state_unwanted(connection.node)
-
-
-def _age(state: NodeState) -> tuple[int, int]:
-    return (state.incarnation, state.connection)
-
-
-def _stranger(pid: int, uid: int, state: NodeState) -> str:
-    """What is wrong with a process that should be the node of this state; empty if nothing is."""
-    if uid != os.geteuid():
-        return f"user {uid}"
-    if state.pid and pid != state.pid:
-        return f"process {pid} (not {state.pid})"
-    return ""

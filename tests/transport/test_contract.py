@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pvnet.testing.contract import SCENARIOS, LoopbackUnderTest, MqttUnderTest, Scenario, TransportUnderTest, run
+from pvnet.testing.unix import UnixUnderTest
 from pvnet.transport.loopback import Faults
 
 BAD = Faults(drop=0.1, duplicate=0.1, reorder=0.3, delay_s=0.001)
@@ -16,6 +17,11 @@ TRANSPORTS = [
     pytest.param(lambda: LoopbackUnderTest(BAD, seed=7), id="loopback-faults"),
     pytest.param(lambda: MqttUnderTest("mosquitto"), id="mqtt-mosquitto", marks=pytest.mark.needs("mosquitto")),
     pytest.param(lambda: MqttUnderTest("embedded"), id="mqtt-embedded"),
+    pytest.param(lambda: UnixUnderTest(LoopbackUnderTest()), id="unix-loopback"),
+    pytest.param(lambda: UnixUnderTest(LoopbackUnderTest(BAD, seed=8)), id="unix-loopback-faults"),
+    pytest.param(
+        lambda: UnixUnderTest(MqttUnderTest("mosquitto")), id="unix-mosquitto", marks=pytest.mark.needs("mosquitto")
+    ),
 ]
 
 

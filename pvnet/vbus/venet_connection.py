@@ -265,15 +265,11 @@ class VenetConnection:
 
     def _attach_rx(self, region: Region, signal: SouthSignal) -> RxSouth:
         host = self._host
-        ring = attach_ring(region.view, Pattern.RX, host.fence, MAX_RING, host.allow_2026)
-        signal.shm = ring.signal
-        return ring
+        return attach_ring(region.view, Pattern.RX, host.fence, MAX_RING, host.allow_2026, signal.shm)
 
     def _attach_tx(self, region: Region, signal: SouthSignal) -> TxSouth:
         host = self._host
-        ring = attach_ring(region.view, Pattern.TX, host.fence, MAX_RING, host.allow_2026)
-        signal.shm = ring.signal
-        return ring
+        return attach_ring(region.view, Pattern.TX, host.fence, MAX_RING, host.allow_2026, signal.shm)
 
     # traffic
 

@@ -1,0 +1,253 @@
+"""A partition's way of frames out: buffers that frames are written into, descriptors, completions.
+
+Every buffer has a place in the arena and, with SG, a descriptor of its own in the pool; buffer ``i`` uses descriptor
+``i``.  A buffer is free, or offered by :meth:`NorthTransmit.buffers` (still free), or committed, until its completion
+comes back: by the ring, or with TXC by an event that names its cookie ``generation << 32 | buffer``.  Cookies that are
+not out are counted and change nothing.
+
+The ring's notification is asked for only while somebody waits for a free buffer: a completion that nobody waits for is
+found at the next send.
+
+Spec: vbus 6.6, 8.4, 8.7, 8.8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pvnet.core.errors import LocalError
+from pvnet.core.machine import Counters
+from pvnet.ring.layout import Descriptor
+from pvnet.ring.roles import TxNorth
+from pvnet.vbus.north_driver import NorthSignal
+from pvnet.vbus.packet import ETHERNET_HEADER, MAX_PACKET, NO_OFFLOAD, GsoType, Offload, Packet
+from pvnet.vbus.venet_checks import SG_GSO_TYPES
+from pvnet.vbus.venet_layout import (
+    IOV_BYTES,
+    IOVS,
+    MAX_FRAGMENTS,
+    MAX_SG_BYTES,
+    MIN_FLAT_FRAME,
+    MIN_SG_BYTES,
+    SG_HEAD,
+    SG_HEAD_BYTES,
+    SG_ONE,
+    SgFlag,
+)
+
+_INDEX = 0xFFFFFFFF
+_GENERATIONS = 0xFFFFFFFF
+
+
+class NorthTransmit:
+    """Sends frames.
+
+    :param view: memory of all buffers, ``count * size`` bytes at ``address`` of the arena.
+    :param on_writable: called when a buffer is free again after :meth:`buffers` had fewer than wanted.
+    """
+
+    def __init__(
+        self,
+        ring: TxNorth,
+        view: memoryview,
+        address: int,
+        size: int,
+        counters: Counters,
+        on_writable: Callable[[], None],
+    ) -> None:
+        count = len(view) // size
+        self._ring = ring
+        self._size = size
+        self._buffers = [view[size * index : size * (index + 1)] for index in range(count)]
+        self._addresses = [address + size * index for index in range(count)]
+        self._cookies = list(range(count))
+        self._out = [False] * count
+        self._free = list(range(count))
+        self._offered: list[int] = []
+        self._counters = counters
+        self._on_writable = on_writable
+        self._starved = False
+        self.signal: NorthSignal | None = None
+        """The ring's signal, once it is registered."""
+        self.descriptors: memoryview | None = None
+        """320 bytes per buffer; ``None``: flat frames."""
+        self.descriptor_base = 0
+        """What the ring calls the first descriptor: its address, or 0 in a pre-mapped pool."""
+        self.by_events = False
+        """Completions come as TXC events."""
+        self.accepts = 0
+        """``ACCEPTS_...`` bits of what the host takes."""
+        self.mtu = 1500
+        self.fragment_bytes = 0
+        """Most bytes of one fragment, 0: one fragment for all."""
+
+    @property
+    def free(self) -> int:
+        """Buffers that are not out."""
+        return len(self._free)
+
+    @property
+    def out(self) -> int:
+        """Buffers that the host has."""
+        return len(self._buffers) - len(self._free)
+
+    def buffers(self, wanted: int) -> list[memoryview]:
+        """Up to ``wanted`` free buffers to write frames into, for the next :meth:`commit`."""
+        free = self._free
+        room = self._ring.room()
+        if len(free) < wanted or room < wanted:
+            self.reap()
+            room = self._ring.room()
+        usable = min(wanted, len(free), room)
+        if usable < wanted:
+            self._starve()
+        self._offered = free[:usable]
+        return [self._buffers[index] for index in self._offered]
+
+    def commit(self, frames: Sequence[tuple[int, int, Offload]]) -> None:
+        """Send: for each frame the buffer's index in the list that :meth:`buffers` gave, its bytes, its offload.
+
+        :raises LocalError: no such buffer, twice the same, a length that does not fit, or an offload that the host does
+            not take.
+        """
+        batch: list[Descriptor] = []
+        indexes: list[int] = []
+        out, cookies, addresses, offered = self._out, self._cookies, self._addresses, self._offered
+        flat = self.descriptors is None
+        octets = 0
+        for position, length, offload in frames:
+            self._check(position, length, offload)
+            index = offered[position]
+            if index in indexes:
+                raise LocalError(f"buffer {position} is committed twice")
+            indexes.append(index)
+            octets += length
+            cookie = cookies[index]
+            if flat:
+                if length < MIN_FLAT_FRAME:
+                    self._buffers[index][length:MIN_FLAT_FRAME] = bytes(MIN_FLAT_FRAME - length)
+                    length = MIN_FLAT_FRAME  # noqa: PLW2901
+                batch.append(Descriptor(cookie, addresses[index], length))
+            else:
+                size = self._describe(index, cookie, length, offload)
+                batch.append(Descriptor(cookie, self.descriptor_base + MAX_SG_BYTES * index, size))
+        if not batch:
+            return
+        self._offered = []
+        if self._free[: len(indexes)] == indexes:
+            del self._free[: len(indexes)]
+        else:
+            chosen = set(indexes)
+            self._free = [index for index in self._free if index not in chosen]
+        for index in indexes:
+            out[index] = True
+        self._ring.push(batch)
+        if self.signal is not None:
+            self.signal.inject()
+        self._counters["tx_packets"] += len(batch)
+        self._counters["tx_bytes"] += octets
+
+    def send(self, packets: Sequence[Packet]) -> int:
+        """Copy packets into buffers and send them; how many were taken, from the front.
+
+        A packet that is too long is taken, counted and thrown away.
+
+        :raises LocalError: an offload that the host does not take.
+        """
+        frames: list[tuple[int, int, Offload]] = []
+        buffers = self.buffers(len(packets))
+        taken = 0
+        for packet in packets:
+            length = packet.length
+            if not ETHERNET_HEADER <= length <= self._longest(packet.offload):
+                self._counters["tx_too_long"] += 1
+                taken += 1
+                continue
+            if len(frames) == len(buffers):
+                break
+            buffer = buffers[len(frames)]
+            if len(packet.frags) == 1:
+                buffer[:length] = packet.frags[0]
+            else:
+                start = 0
+                for frag in packet.frags:
+                    end = start + len(frag)
+                    buffer[start:end] = frag
+                    start = end
+            frames.append((len(frames), length, packet.offload))
+            taken += 1
+        self.commit(frames)
+        return taken
+
+    def reap(self) -> None:
+        """Take back what the ring says is completed."""
+        done = self._ring.reclaim(self._ring.count)
+        if not self.by_events:
+            for cookie, _, _ in done:
+                self._release(cookie & _INDEX)
+
+    def completed(self, cookie: int) -> None:
+        """A TXC event came."""
+        index = cookie & _INDEX
+        if index >= len(self._out) or not self._out[index] or self._cookies[index] != cookie:
+            self._counters["bad_cookie"] += 1
+            return
+        self._release(index)
+
+    def wakeup(self) -> None:
+        """Something was completed: tell who waits."""
+        self.reap()
+        if self._starved and self._free and self._ring.room():
+            self._starved = False
+            if self.signal is not None and not self.by_events:
+                self.signal.disable()
+            self._on_writable()
+
+    def _release(self, index: int) -> None:
+        self._out[index] = False
+        self._cookies[index] = index | ((self._cookies[index] >> 32) + 1 & _GENERATIONS) << 32
+        self._free.append(index)
+
+    def _starve(self) -> None:
+        self._counters["tx_stops"] += not self._starved
+        self._starved = True
+        if self.signal is not None and not self.by_events:
+            self.signal.enable()
+
+    def _longest(self, offload: Offload) -> int:
+        return min(self._size, MAX_PACKET if offload.gso else self.mtu + ETHERNET_HEADER)
+
+    def _check(self, position: int, length: int, offload: Offload) -> None:
+        if not 0 <= position < len(self._offered):
+            raise LocalError(f"buffer {position}: {len(self._offered)} were offered")
+        if not ETHERNET_HEADER <= length <= self._longest(offload):
+            raise LocalError(f"frame of {length} bytes, at most {self._longest(offload)}")
+        if offload is not NO_OFFLOAD and offload.requires & ~self.accepts:
+            raise LocalError(f"the host does not take {offload}")
+
+    def _describe(self, index: int, cookie: int, length: int, offload: Offload) -> int:
+        """Write the descriptor of a buffer and return its bytes."""
+        descriptors = self.descriptors
+        assert descriptors is not None
+        flags = kind = 0
+        if offload is not NO_OFFLOAD:
+            flags = SgFlag.NEEDS_CSUM if offload.needs_csum else 0
+            if offload.gso is not GsoType.NONE:
+                flags |= SgFlag.GSO | (SgFlag.ECN if offload.ecn else 0)
+                kind = SG_GSO_TYPES[offload.gso]
+        _, start, offset, _, _, hdrlen, mss = offload
+        at = MAX_SG_BYTES * index
+        address = self._addresses[index]
+        if not self.fragment_bytes or length <= self.fragment_bytes:
+            SG_ONE.pack_into(
+                descriptors, at, cookie, flags, length, start, offset, kind, 0, hdrlen, mss, 0, 1, length, 0, address
+            )
+            return MIN_SG_BYTES
+        step = max(self.fragment_bytes, -(-length // MAX_FRAGMENTS))
+        iovs: list[int] = []
+        for first in range(0, length, step):
+            iovs += (min(step, length - first), 0, address + first)
+        count = len(iovs) // 3
+        SG_HEAD.pack_into(descriptors, at, cookie, flags, length, start, offset, kind, 0, hdrlen, mss, 0, count)
+        IOVS[count].pack_into(descriptors, at + SG_HEAD_BYTES, *iovs)
+        return SG_HEAD_BYTES + IOV_BYTES * count

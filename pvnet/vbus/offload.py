@@ -90,7 +90,9 @@ def finish(packet: Packet) -> list[Packet] | DropReason:
     offload = packet.offload
     match offload.gso:
         case GsoType.NONE:
-            return _filled_in(packet) if offload.needs_csum else [packet]
+            if offload.needs_csum:
+                return _filled_in(packet)
+            return [packet if offload is NO_OFFLOAD else Packet(packet.frags, packet.length)]
         case GsoType.TCPV4 | GsoType.TCPV6:
             return _tcp_segments(packet)
         case GsoType.UDP:

@@ -223,6 +223,15 @@ def test_a_mapping_ends_with_the_life_of_its_partition() -> None:
     assert rig.platform.hypervisor_memory("mp", UNIT).read(0, 3) == b"new"
 
 
+def test_memory_that_is_mapped_again_replaces_what_was_mapped() -> None:
+    rig, engine = ready(later=True)
+    again = Segment(bytearray(MEMORY))
+    again.write(0x1000, b"again")
+    rig.feed(PartitionMapped("mp", again))
+    assert engine.copy(LOCAL, 0x1000, REMOTE, 0, 5) == 0
+    assert rig.platform.hypervisor_memory("mp", UNIT).read(0, 5) == b"again"
+
+
 def test_memory_of_the_dead_is_not_mapped() -> None:
     rig = remote_until_mapped()
     rig.die("mp")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -44,10 +45,10 @@ def conformance(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recordings: JSON lines, any supported kind.")],
     transport: Annotated[
         ConformanceTransport,
-        typer.Option("--transport", help="What carries the calls; unix is not available yet."),
+        typer.Option("--transport", help="What carries the calls."),
     ] = ConformanceTransport.LOOPBACK,
     broker: Annotated[
-        str, typer.Option("--broker", metavar="auto|embedded|mosquitto|URL", help="The broker of --transport mqtt.")
+        str, typer.Option("--broker", metavar="auto|embedded|mosquitto|URL", help="The broker of mqtt and unix.")
     ] = "auto",
     show_all: Annotated[
         bool, typer.Option("--all", help=f"Print all mismatches, not {SHOWN_MISMATCHES} a file.")
@@ -62,7 +63,8 @@ def conformance(
     one comparison per call (return code and registers), queue observation and interrupt observation.
 
     With --transport mqtt the machine runs in a process of its own: calls, CRQ entries, interrupts, memory and device
-    calls are messages through the broker.
+    calls are messages through the broker.  With --transport unix they are messages over a unix socket; the two
+    processes only find each other at the broker.
 
     The last line is "N passed, M failed".  Exit 0: all agree; 1: something differs; 2: a file cannot be read or run;
     3: the broker cannot be reached, or it or the other process ended.
@@ -71,14 +73,26 @@ def conformance(
     match transport:
         case ConformanceTransport.LOOPBACK:
             _run_all(files, check_file, results, show_all=show_all, quiet=as_json)
-        case ConformanceTransport.MQTT:
-            run(_over_mqtt(broker, lambda check: _run_all(files, check, results, show_all=show_all, quiet=as_json)))
-        case ConformanceTransport.UNIX:
-            raise ConfigError("--transport unix: not available yet: expected loopback or mqtt")
+        case ConformanceTransport.MQTT | ConformanceTransport.UNIX:
+            unix = transport is ConformanceTransport.UNIX
+            if unix:
+                _refuse_forbidden()
+
+            def run_all(check: Check) -> None:
+                _run_all(files, check, results, show_all=show_all, quiet=as_json)
+
+            run(_with_broker(broker, run_all, unix=unix))
     _sum_up(results, as_json=as_json)
 
 
-async def _over_mqtt(broker: str, run_all: Callable[[Check], None]) -> None:
+def _refuse_forbidden() -> None:
+    from pvnet.runtime.service import UNIX_VARIABLE
+
+    if os.environ.get(UNIX_VARIABLE) == "never":
+        raise ConfigError(f"--transport unix: the environment forbids it ({UNIX_VARIABLE}=never)")
+
+
+async def _with_broker(broker: str, run_all: Callable[[Check], None], *, unix: bool) -> None:
     """Run with a broker; the runner waits for messages, so it has a thread of its own."""
     from pvnet.cli.demo import checked_broker
     from pvnet.client.conformance.session import RemoteSession
@@ -86,7 +100,7 @@ async def _over_mqtt(broker: str, run_all: Callable[[Check], None]) -> None:
     asked = asyncio.Event()
     with _cancelled_at_sigterm(asked):
         try:
-            async with RemoteSession(checked_broker(broker)) as session:
+            async with RemoteSession(checked_broker(broker), unix=unix) as session:
                 await asyncio.to_thread(run_all, session.check)
         except asyncio.CancelledError:
             if asked.is_set():

@@ -21,6 +21,11 @@ VMC = VECTORS / "linux-6.1-vmc-session.jsonl"
 CRQ = VECTORS / "qemu-7.2-crq.jsonl"
 SCM = VECTORS / "linux-6.1-scm-flush.jsonl"
 BROKERS = [pytest.param("mosquitto", marks=pytest.mark.needs("mosquitto")), "embedded"]
+CARRIERS = [
+    pytest.param("mqtt", "mosquitto", marks=pytest.mark.needs("mosquitto"), id="mqtt-mosquitto"),
+    pytest.param("mqtt", "embedded", id="mqtt-embedded"),
+    pytest.param("unix", "embedded", id="unix"),
+]
 PATIENCE_S = 30.0
 
 app = typer.Typer()
@@ -31,10 +36,10 @@ def run(*args):
     return CliRunner().invoke(app, [str(arg) for arg in args])
 
 
-def both(broker, *files):
+def both(broker, *files, transport="mqtt"):
     """The same files in this process and over a broker."""
     here = run(*files, "--all")
-    there = run(*files, "--all", "--transport", "mqtt", "--broker", broker)
+    there = run(*files, "--all", "--transport", transport, "--broker", broker)
     return here, there
 
 
@@ -53,9 +58,9 @@ def short_crq(tmp_path):
     return write(tmp_path / "crq.jsonl", records(CRQ)[:80])
 
 
-@pytest.mark.parametrize("broker", BROKERS)
-def test_a_recording_of_each_kind(broker, short_crq):
-    here, there = both(broker, short_crq, SCM, VMC)
+@pytest.mark.parametrize(("transport", "broker"), CARRIERS)
+def test_a_recording_of_each_kind(transport, broker, short_crq):
+    here, there = both(broker, short_crq, SCM, VMC, transport=transport)
     assert there.stdout == here.stdout
     assert there.exit_code == here.exit_code == 0
     assert there.stdout.splitlines()[1:3] == [f"{SCM}: 21 passed, 0 failed", f"{VMC}: 20 passed, 0 failed"]
@@ -64,9 +69,10 @@ def test_a_recording_of_each_kind(broker, short_crq):
 
 @pytest.mark.slow
 @pytest.mark.needs("mosquitto")
-def test_every_recording():
+@pytest.mark.parametrize("transport", ["mqtt", "unix"])
+def test_every_recording(transport):
     files = [f for f in sorted(VECTORS.glob("*.jsonl")) if '"schema"' in f.read_text()[:200]]
-    here, there = both("mosquitto", *files)
+    here, there = both("mosquitto", *files, transport=transport)
     assert there.stdout == here.stdout
     assert there.stdout.splitlines()[-1] == "1411 passed, 0 failed"
 
@@ -108,6 +114,14 @@ def test_a_file_that_cannot_be_run_does_not_stop_the_others(tmp_path):
     assert there.exit_code == here.exit_code == 2
     assert there.stderr == here.stderr
     assert there.stdout.splitlines()[-1] == "20 passed, 0 failed"
+
+
+def test_it_fails_when_the_other_process_offers_no_unix_socket(monkeypatch):
+    """Both inherit what forbids it, after the command line has looked."""
+    monkeypatch.setattr("pvnet.cli.conformance._refuse_forbidden", lambda: monkeypatch.setenv("PVNET_UNIX", "never"))
+    result = run(VMC, "--transport", "unix", "--broker", "embedded")
+    assert isinstance(result.exception, UnreachableError)
+    assert str(result.exception) == "no direct path to guest over a unix socket came about"
 
 
 def test_a_broker_that_is_not_there():

@@ -35,16 +35,19 @@ from pvnet.runtime.topology import BrokerConfig, LabConfig, Topology
 T = TypeVar("T")
 _BROKER_S: Final = 20.0
 _READY_S: Final = 30.0
+_PATH_S: Final = 10.0
 _STOP_S: Final = 3.0
 
 
 class RemoteSession:
     """See the module's text.  ``async with``; then :meth:`check`, from another thread."""
 
-    def __init__(self, broker: BrokerConfig) -> None:
+    def __init__(self, broker: BrokerConfig, *, unix: bool = False) -> None:
+        """Messages take the broker; with ``unix`` they must take a unix socket, and only meet at the broker."""
         quiet_by_default()
         name = f"conformance-{os.getpid()}-{secrets.token_hex(2)}"
-        self.topology = Topology(lab=LabConfig(name=name, log_level="warning", ready_timeout_s=_READY_S))
+        self.topology = Topology(lab=LabConfig(name=name, log_level="warning", ready_timeout_s=_READY_S, unix=unix))
+        self._unix = unix
         self._broker_config = broker
         self._stack = contextlib.AsyncExitStack()
         self._broker: Broker
@@ -55,7 +58,7 @@ class RemoteSession:
         self._started = 0
         self._closed = False
         self._problem: UnreachableError | None = None
-        """The end of our broker, which nothing survives."""
+        """The end of our broker, or of the path that was asked for: nothing survives it."""
         self._waiting: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
@@ -122,6 +125,11 @@ class RemoteSession:
         finally:
             self._waiting.discard(task)
 
+    def _path_changed(self, peer: str, is_direct: bool) -> None:
+        if not is_direct and self._child is not None and self._child.running:
+            self._problem = UnreachableError(f"the unix socket to {peer} broke")
+            self._cancel()
+
     def _end_of_all(self) -> BaseException | None:
         """Why nothing goes on, if so."""
         return asyncio.CancelledError() if self._closed else self._problem
@@ -137,7 +145,8 @@ class RemoteSession:
         directory.mkdir()
         hosted.write(directory, them)
         lab, url, log = self.topology.lab.name, self._broker.url.text(), directory / "log"
-        endpoint = self._endpoint = Endpoint(make_port(url, lab, us), lab=lab, name=us, role="recording")
+        port = make_port(url, lab, us, unix=self._unix)
+        endpoint = self._endpoint = Endpoint(port, lab=lab, name=us, role="recording")
         await endpoint.start()
         endpoint.ready()
         config = NodeConfig(node=them, broker=url, topology=self.topology, directory=str(directory))
@@ -153,9 +162,13 @@ class RemoteSession:
                 lines = "".join(f"\n  {line}" for line in last_lines(log, 3))
                 raise UnreachableError(f"{them} ended at once ({exit_text(child.exited.result())}){lines}")
             await ready
+            if self._unix and not await endpoint.settle_path(them, _PATH_S):
+                raise UnreachableError(f"no direct path to {them} over a unix socket came about")
         finally:
             ready.cancel()
             await asyncio.gather(ready, return_exceptions=True)
+        if self._unix:
+            endpoint.on_path.append(self._path_changed)
         return Remote(endpoint, them, self.wait)
 
     async def _end(self) -> None:

@@ -146,6 +146,13 @@ class ProxyDevice(Protocol):
         """Run ``callback`` after the current input, in the same turn."""
         ...
 
+    def run(self, steps: Steps) -> None:
+        """Run more requests later, after those that run already: link up and down and the like.
+
+        A failure that ``steps`` does not catch is only noted; when the device goes away it is closed unrun.
+        """
+        ...
+
     def open(self, version: int) -> Open:
         """DEVOPEN."""
         ...

@@ -1,0 +1,287 @@
+"""The signals of a partition: cookies with generations, wakeups, and who still holds each.
+
+A signal is held by the **device's list** (until DEVCLOSE), by the **host** (until SHMCLOSE) and by the **driver**
+(until it puts it, at the latest when it is removed): three references after a successful DEVSHM, none after a failed one.
+DEVCLOSE and SHMCLOSE come in either order.  Only when all three are gone is the table's place used again, and then
+with the next generation: ``cookie = generation << 32 | index``.  So a forged, repeated or late cookie finds nobody; it
+is counted.
+
+After DEVCLOSE a signal that still waits for its SHMCLOSE wakes nobody: its ring may be gone already.
+
+Spec: vbus 4.4, A10, A11.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from pvnet.core.errors import PvnetError
+from pvnet.core.machine import Counters
+from pvnet.papr.errno import ENOSPC
+from pvnet.vbus.bridge_io import Doorbell, SignalClosed, SignalOpened
+from pvnet.vbus.device import Signal
+from pvnet.vbus.errors import VbusError
+from pvnet.vbus.layout import Doorbell as Register
+
+_GENERATIONS: Final = 0xFFFFFFFF
+
+
+def nothing() -> None:
+    """Do nothing: the wakeup of a signal whose driver set none."""
+
+
+class DriverSignal:
+    """One signal: the :class:`~pvnet.vbus.north_driver.NorthSignal` that a driver sees."""
+
+    __slots__ = (
+        "_signals",
+        "_unrung",
+        "closed",
+        "cookie",
+        "ended",
+        "handle",
+        "known",
+        "listed",
+        "live",
+        "on_wakeup",
+        "owner",
+        "shm",
+        "with_driver",
+        "with_host",
+    )
+
+    def __init__(self, signals: NorthSignals, owner: int, shm: Signal, on_wakeup: Callable[[], None]) -> None:
+        self._signals = signals
+        self._unrung = False
+        self.owner = owner
+        self.shm = shm
+        self.on_wakeup = on_wakeup
+        self.cookie = 0
+        self.handle = 0
+        self.closed = False
+        self.live = False
+        """DEVSHM has begun and neither end has closed it: it may ring."""
+        self.ended = False
+        """One end has closed it; its memory is not touched any more."""
+        self.known = False
+        """DEVSHM has succeeded: ``handle`` is the host's."""
+        self.listed = False
+        self.with_host = False
+        self.with_driver = False
+
+    @property
+    def references(self) -> int:
+        """Device's list, host, driver."""
+        return self.listed + self.with_host + self.with_driver
+
+    def inject(self) -> None:
+        """Tell the host to look; before DEVSHM has succeeded it is remembered."""
+        if not self.ended and self.shm.inject():
+            if self.known:
+                self._signals.ring(self)
+            else:
+                self._unrung = True
+
+    def enable(self) -> None:
+        """Ask the host to ring; a wakeup follows when something is there already."""
+        if not self.ended and self.shm.enable():
+            self._signals.rung(self)
+
+    def disable(self) -> None:
+        """Ask the host not to ring."""
+        if not self.ended:
+            self.shm.disable()
+
+    def again(self) -> None:
+        """Run ``on_wakeup`` once more, whatever the shared bytes say."""
+        self._signals.polled(self)
+
+    def put(self) -> None:
+        """Drop the driver's reference."""
+        self.with_driver = False
+        self._signals.drop(self)
+
+    def opened(self, handle: int) -> None:
+        """DEVSHM has succeeded: the driver has its reference, and what it wanted to ring is rung."""
+        self.handle = handle
+        self.known = True
+        self.with_driver = True
+        if self._unrung:
+            self._unrung = False
+            self._signals.ring(self)
+
+
+class NorthSignals:
+    """The table.
+
+    :param emit: takes outputs.
+    :param ready: called when there is something to do or to send.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        first: int,
+        limit: int,
+        emit: Callable[[Doorbell | SignalOpened | SignalClosed], None],
+        ready: Callable[[], None],
+    ) -> None:
+        self._counters = counters
+        self._limit = limit
+        self._emit = emit
+        self._ready = ready
+        self._next = first
+        self._free: list[int] = []
+        self._generation: dict[int, int] = {}
+        self._table: dict[int, DriverSignal] = {}
+        self._rung: OrderedDict[DriverSignal, bool] = OrderedDict()
+        self._suspects: set[DriverSignal] = set()
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @property
+    def busy(self) -> bool:
+        """Whether :meth:`run` has something to do."""
+        return bool(self._rung)
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def insert(self, signal: DriverSignal) -> None:
+        """DEVSHM begins: device's list and host hold it from now on, and it may be rung.
+
+        :raises VbusError: ENOSPC.
+        """
+        if len(self._table) >= self._limit:
+            raise VbusError(ENOSPC, f"{self._limit} signals")
+        index = self._free.pop() if self._free else self._next
+        if index == self._next:
+            self._next += 1
+        generation = self._generation.setdefault(index, 1)
+        signal.cookie = generation << 32 | index
+        signal.listed = signal.with_host = signal.live = True
+        self._table[index] = signal
+
+    def opened(self, signal: DriverSignal, handle: int) -> None:
+        """DEVSHM has succeeded."""
+        self._emit(SignalOpened(signal.cookie, handle))
+        signal.opened(handle)
+
+    def failed(self, signal: DriverSignal) -> None:
+        """DEVSHM has failed: nobody holds it."""
+        self._end(signal)
+        signal.listed = signal.with_host = False
+        self.drop(signal)
+
+    def device_closed(self, signal: DriverSignal) -> None:
+        """DEVCLOSE: no more wakeups; the host may still owe SHMCLOSE."""
+        self._end(signal)
+        signal.listed = False
+        self.drop(signal)
+
+    def host_closed(self, cookie: int) -> None:
+        """SHMCLOSE; a cookie that is not the host's (any more) is counted."""
+        signal = self.find(cookie)
+        if signal is not None:
+            self.lost(signal)
+
+    def lost(self, signal: DriverSignal) -> None:
+        """The host does not have it any more: SHMCLOSE, or it is dead."""
+        self._end(signal)
+        signal.closed = True
+        signal.with_host = False
+        self.drop(signal)
+
+    def drop_host(self) -> None:
+        """The host is dead: it holds nothing."""
+        for signal in list(self._table.values()):
+            if signal.with_host:
+                self.lost(signal)
+
+    def drop(self, signal: DriverSignal) -> None:
+        """Free the place when nobody holds the signal any more."""
+        index = signal.cookie & 0xFFFFFFFF
+        if signal.references or self._table.get(index) is not signal:
+            return
+        del self._table[index]
+        self._generation[index] = self._generation[index] % _GENERATIONS + 1
+        self._free.append(index)
+
+    def find(self, cookie: int) -> DriverSignal | None:
+        """The signal that the host may name by ``cookie``; otherwise it is counted."""
+        signal = self._table.get(cookie & 0xFFFFFFFF)
+        if signal is None or signal.cookie != cookie or not signal.with_host:
+            self._counters["bad_cookie"] += 1
+            return None
+        return signal
+
+    def _end(self, signal: DriverSignal) -> None:
+        signal.ended = True
+        if signal.live:
+            signal.live = False
+            self._rung.pop(signal, None)
+            self._suspects.discard(signal)
+            if signal.known:
+                self._emit(SignalClosed(signal.cookie))
+
+    # -- ringing -----------------------------------------------------------------------------------------------------
+
+    def memory_changed(self) -> None:
+        """The host's stores have arrived as a copy: any signal may have been raised."""
+        for signal in self._table.values():
+            if signal.live:
+                signal.shm.mark()
+                self.rung(signal)
+
+    def ring(self, signal: DriverSignal) -> None:
+        """Ring the host."""
+        if signal.live:
+            self._counters["inject"] += 1
+            self._emit(Doorbell(Register.SHMSIGNAL, signal.handle, signal.cookie))
+            self._ready()
+
+    def rang(self, cookie: int) -> None:
+        """SHMSIGNAL, or the signal's eventfd."""
+        signal = self.find(cookie)
+        if signal is not None:
+            self._counters["notify"] += 1
+            self.rung(signal)
+
+    def rung(self, signal: DriverSignal) -> None:
+        """Look at the shared bytes soon."""
+        if signal.live and signal not in self._rung:
+            self._rung[signal] = False
+            self._ready()
+
+    def polled(self, signal: DriverSignal) -> None:
+        """Call the driver soon, whatever the bytes say."""
+        if signal.live:
+            self._rung[signal] = True
+            self._ready()
+
+    def run(self, budget: int, fault: Callable[[DriverSignal, PvnetError], None]) -> None:
+        """Wake up to ``budget`` drivers, oldest mark first."""
+        for _ in range(min(budget, len(self._rung))):
+            signal, polled = self._rung.popitem(last=False)
+            try:
+                if polled:
+                    signal.on_wakeup()
+                elif signal.shm.wakeup(signal.on_wakeup):
+                    self.rung(signal)
+            except PvnetError as error:
+                fault(signal, error)
+            if not self._rung:
+                return
+        if self._rung:
+            self._counters["budget_exhausted"] += 1
+
+    def recheck(self) -> None:
+        """Rescue poll: what has been waiting since the last poll, and nobody rang for, is looked at and counted."""
+        waiting = {s for s in self._table.values() if s.live and s not in self._rung and s.shm.recheck()}
+        for signal in waiting & self._suspects:
+            signal.shm.counters.rescues += 1
+            self._counters["lost_wakeup_rescues"] += 1
+            self.rung(signal)
+        self._suspects = waiting - self._suspects

@@ -107,29 +107,34 @@ class NorthTransmit:
     def commit(self, frames: Sequence[tuple[int, int, Offload]]) -> None:
         """Send: for each frame the buffer's index in the list that :meth:`buffers` gave, its bytes, its offload.
 
-        :raises LocalError: no such buffer, twice the same, a length that does not fit, or an offload that the host does
-            not take.
+        Indexes ascend; buffers left out stay free, as do those of frames that cannot be sent, which are counted.
+
+        :raises LocalError: an index that was not offered, or not ascending.
         """
         batch: list[Descriptor] = []
         indexes: list[int] = []
-        out, cookies, addresses, offered = self._out, self._cookies, self._addresses, self._offered
+        cookies, addresses, offered = self._cookies, self._addresses, self._offered
         flat = self.descriptors is None
         octets = 0
-        for position, length, offload in frames:
-            self._check(position, length, offload)
+        last = -1
+        for position, frame_bytes, offload in frames:
+            if not last < position < len(offered):
+                raise LocalError(f"buffer {position} after {last}: {len(offered)} were offered, to be used in order")
+            last = position
+            if not self._can_send(frame_bytes, offload):
+                continue
             index = offered[position]
-            if index in indexes:
-                raise LocalError(f"buffer {position} is committed twice")
             indexes.append(index)
-            octets += length
+            octets += frame_bytes
             cookie = cookies[index]
             if flat:
+                length = frame_bytes
                 if length < MIN_FLAT_FRAME:
                     self._buffers[index][length:MIN_FLAT_FRAME] = bytes(MIN_FLAT_FRAME - length)
-                    length = MIN_FLAT_FRAME  # noqa: PLW2901
+                    length = MIN_FLAT_FRAME
                 batch.append(Descriptor(cookie, addresses[index], length))
             else:
-                size = self._describe(index, cookie, length, offload)
+                size = self._describe(index, cookie, frame_bytes, offload)
                 batch.append(Descriptor(cookie, self.descriptor_base + MAX_SG_BYTES * index, size))
         if not batch:
             return
@@ -139,6 +144,7 @@ class NorthTransmit:
         else:
             chosen = set(indexes)
             self._free = [index for index in self._free if index not in chosen]
+        out = self._out
         for index in indexes:
             out[index] = True
         self._ring.push(batch)
@@ -150,31 +156,26 @@ class NorthTransmit:
     def send(self, packets: Sequence[Packet]) -> int:
         """Copy packets into buffers and send them; how many were taken, from the front.
 
-        A packet that is too long is taken, counted and thrown away.
-
-        :raises LocalError: an offload that the host does not take.
+        What cannot be sent is taken, counted and thrown away.
         """
         frames: list[tuple[int, int, Offload]] = []
         buffers = self.buffers(len(packets))
         taken = 0
         for packet in packets:
             length = packet.length
-            if not ETHERNET_HEADER <= length <= self._longest(packet.offload):
-                self._counters["tx_too_long"] += 1
-                taken += 1
-                continue
-            if len(frames) == len(buffers):
-                break
-            buffer = buffers[len(frames)]
-            if len(packet.frags) == 1:
-                buffer[:length] = packet.frags[0]
-            else:
-                start = 0
-                for frag in packet.frags:
-                    end = start + len(frag)
-                    buffer[start:end] = frag
-                    start = end
-            frames.append((len(frames), length, packet.offload))
+            if self._can_send(length, packet.offload):
+                if len(frames) == len(buffers):
+                    break
+                buffer = buffers[len(frames)]
+                if len(packet.frags) == 1:
+                    buffer[:length] = packet.frags[0]
+                else:
+                    start = 0
+                    for frag in packet.frags:
+                        end = start + len(frag)
+                        buffer[start:end] = frag
+                        start = end
+                frames.append((len(frames), length, packet.offload))
             taken += 1
         self.commit(frames)
         return taken
@@ -214,16 +215,19 @@ class NorthTransmit:
         if self.signal is not None and not self.by_events:
             self.signal.enable()
 
-    def _longest(self, offload: Offload) -> int:
-        return min(self._size, MAX_PACKET if offload.gso else self.mtu + ETHERNET_HEADER)
-
-    def _check(self, position: int, length: int, offload: Offload) -> None:
-        if not 0 <= position < len(self._offered):
-            raise LocalError(f"buffer {position}: {len(self._offered)} were offered")
-        if not ETHERNET_HEADER <= length <= self._longest(offload):
-            raise LocalError(f"frame of {length} bytes, at most {self._longest(offload)}")
-        if offload is not NO_OFFLOAD and offload.requires & ~self.accepts:
-            raise LocalError(f"the host does not take {offload}")
+    def _can_send(self, length: int, offload: Offload) -> bool:
+        """Whether the host takes such a frame; counts it if not."""
+        if offload is NO_OFFLOAD:
+            longest = self.mtu + ETHERNET_HEADER
+        else:
+            if offload.requires & ~self.accepts:
+                self._counters["tx_offload"] += 1
+                return False
+            longest = MAX_PACKET if offload.gso else self.mtu + ETHERNET_HEADER
+        if ETHERNET_HEADER <= length <= longest and length <= self._size:
+            return True
+        self._counters["tx_bad_length"] += 1
+        return False
 
     def _describe(self, index: int, cookie: int, length: int, offload: Offload) -> int:
         """Write the descriptor of a buffer and return its bytes."""

@@ -1,7 +1,10 @@
 """A partition's hcalls over an endpoint: the caller's side of ``Hcall``/``HcallReply``.
 
 The caller owns its memory, so the bytes that a call reads travel with it, and those it writes come back with the reply
-and are stored only inside the window that the call named (docs/architecture.md, "one echo").
+and are stored only inside the window that the call named (docs/architecture.md, "one echo").  A hypervisor that has
+confirmed that it maps the memory (:meth:`HcallClient.memory_mapped`) reads and writes it itself: nothing travels, and
+until a call returns, the bytes that it names belong to it.  That holds for the incarnation that confirmed, whatever way
+messages take; bytes that come back all the same are stored as ever.
 """
 
 from __future__ import annotations
@@ -37,8 +40,18 @@ class HcallClient:
         self.hypervisor = hypervisor
         self._memory = memory
         self._windows = windows
+        self._mapped_by = 0
         self._under_way = 0
         self._idle: asyncio.Event | None = None
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the hypervisor that is there now maps our memory."""
+        return self._mapped_by != 0 and self._mapped_by == self.endpoint.link.peer_incarnation(self.hypervisor)
+
+    def memory_mapped(self, incarnation: int) -> None:
+        """This incarnation of the hypervisor has confirmed that it maps our memory."""
+        self._mapped_by = incarnation
 
     async def finish(self, timeout: float) -> None:
         """Wait until every call has been answered, but not longer than ``timeout`` seconds."""
@@ -71,11 +84,16 @@ class HcallClient:
         if opcode == _COPY_RDMA and len(args) >= 5:
             length, source_liobn, source_ioba, target_liobn, target_ioba = args[:5]
             source, target = self._windows.get(source_liobn), self._windows.get(target_liobn)
-            if source is not None and 0 < length <= INLINE_BYTES and source.holds(source_ioba, length):
+            if (
+                source is not None
+                and 0 < length <= INLINE_BYTES
+                and not self.mapped
+                and source.holds(source_ioba, length)
+            ):
                 body.memory = source.read(source_ioba, length)
             if target is not None:
                 destination = (target, target_ioba, length)
-        elif opcode == _PUT_TCE_INDIRECT and len(args) >= 4 and args[3] <= _TCES_MAX:
+        elif opcode == _PUT_TCE_INDIRECT and len(args) >= 4 and args[3] <= _TCES_MAX and not self.mapped:
             body.memory = (
                 self._memory.read(args[2], args[3] * 8) if self._memory.contains(args[2], args[3] * 8) else b""
             )

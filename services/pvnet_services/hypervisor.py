@@ -29,6 +29,7 @@ from pvnet.runtime.topology import SUPERVISOR, Topology
 from pvnet.transport.link import PeerDown, PeerUp
 from pvnet.vmc import hypervisor_io as vmc
 from pvnet.vmc.hypervisor import VmcHypervisor
+from pvnet_services.memory_share import MappedMemories
 from pvnet_services.payloads import PayloadServer
 from pvnet_services.scm_host import ScmHost
 from pvnet_services.status import hypervisor_vmc
@@ -92,6 +93,8 @@ class HypervisorNode:
         endpoint.on("memory_write", self.scm.memory_write)
         endpoint.on_peer_up.append(self._peer_up)
         endpoint.on_peer_down.append(self._peer_down)
+        sizes = {layout.name: layout.memory_bytes for layout in layouts}
+        self.memories = MappedMemories(endpoint, sizes, self._machine.feed)
 
     async def start(self) -> None:
         """Serve."""
@@ -228,6 +231,7 @@ class HypervisorNode:
             "profile": self.platform.profile.name,
             "partitions": sorted(self._known_incarnation),
             "hcalls_under_way": len(self._calls),
+            "memory_mapped": self.memories.used,
             "memory_chunks_under_way": self.platform.chunks_under_way,
             "calls_under_way": self.endpoint.pending_calls,
             "tasks": self.endpoint.tasks,

@@ -16,7 +16,6 @@ from pvnet.client.scm_layout import guest_config
 from pvnet.core.errors import PvnetError, UnreachableError
 from pvnet.core.machine import Note
 from pvnet.memory.dma import DmaMemory
-from pvnet.memory.segment import Segment
 from pvnet.papr import device_io as io
 from pvnet.papr.crq_device import CrqDevice, CrqDeviceConfig
 from pvnet.papr.errno import EFAULT
@@ -26,7 +25,6 @@ from pvnet.pb.v1.papr_pb2 import MemoryReply
 from pvnet.runtime.endpoint import READY, Endpoint
 from pvnet.runtime.hcall_client import INLINE_BYTES, HcallClient
 from pvnet.runtime.layout import BUFFER_IOBA, partition_layout
-from pvnet.runtime.memfd import sealed_memory
 from pvnet.runtime.service import NodeConfig, run_service
 from pvnet.runtime.topology import HYPERVISOR
 from pvnet.scm.guest_interface import GUEST_POLICIES
@@ -37,6 +35,7 @@ from pvnet.vmc.dialect import DIALECTS
 from pvnet.vmc.partition import VmcPartition
 from pvnet_services.device_files import CRQ_PATH, VMC_PATH, AdapterDriver, DeviceFiles
 from pvnet_services.mapped_adapter import MappedAdapter
+from pvnet_services.memory_share import PartitionMemory
 from pvnet_services.scm_node import NMEM_PATH, PMEM_PATH, ScmAdapter
 from pvnet_services.status import partition_vmc
 
@@ -51,9 +50,11 @@ class PartitionNode:
         self.endpoint = endpoint
         self.layout = partition_layout(topology, config.node)
         self.timeout = topology.lab.ready_timeout_s
-        self.memory = Segment(sealed_memory(self.layout.memory_bytes, config.node))
+        self.shared = PartitionMemory(endpoint, HYPERVISOR, self.layout.memory_bytes)
+        self.memory = self.shared.segment
         windows: dict[int, DmaMemory] = {}
         self.hcalls = HcallClient(endpoint, HYPERVISOR, self.memory, windows)
+        self.shared.offer(self.hcalls)
         self.adapter: MappedAdapter | None = None
         """The VMC adapter, in a management partition."""
         self.adapters: dict[int, MappedAdapter] = {}
@@ -154,6 +155,7 @@ class PartitionNode:
         await self.hcalls.finish(_FAREWELL_S)  # or our death could arrive before the last call
         for driver in self.drivers:
             driver.close()
+        self.shared.close()
         await self.endpoint.stop()
 
     # --- the platform comes and goes ---------------------------------------------------------------------------------

@@ -18,11 +18,20 @@ OutT = TypeVar("OutT")
 
 
 class Driver(Generic[InT, OutT]):
-    """Runs ``machine``; ``carry_out(output)`` is called for every output, in order."""
+    """Runs ``machine``; ``carry_out(output)`` is called for every output, in order.
 
-    def __init__(self, machine: Machine[InT | Tick, OutT], carry_out: Callable[[OutT], None]) -> None:
+    ``settled()`` is called when the inputs that there were have been carried out, before anything else runs.
+    """
+
+    def __init__(
+        self,
+        machine: Machine[InT | Tick, OutT],
+        carry_out: Callable[[OutT], None],
+        settled: Callable[[], None] | None = None,
+    ) -> None:
         self.machine = machine
         self._carry_out = carry_out
+        self._settled = settled
         self._inputs: deque[InT | Tick] = deque()
         self._busy = False
         self._loop = asyncio.get_running_loop()
@@ -44,6 +53,8 @@ class Driver(Generic[InT, OutT]):
                     self._carry_out(output)
         finally:
             self._busy = False
+        if self._settled is not None:
+            self._settled()
         self._arm()
 
     def _arm(self) -> None:

@@ -97,7 +97,7 @@ class VenetConfig(Strict):
     """Name of a TAP device as which the partition shows it to ordinary programs; needs root or CAP_NET_ADMIN.
     Without one a built-in stack answers ARP, ICMP echo and UDP echo."""
     netns: InterfaceName | None = None
-    """Network namespace of the TAP, as ``ip netns`` names it; made when there is none of that name."""
+    """Network namespace of the TAP, as ``ip netns`` names it; it must be there."""
     ring: int = Field(default=256, ge=4, le=2048)
     """Entries of its receive and transmit ring."""
     ring_layout: Literal["2009", "2026"] = "2009"

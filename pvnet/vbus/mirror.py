@@ -1,6 +1,6 @@
 """An arena of which each side has its own copy: for a transport that cannot share memory.
 
-Both copies begin alike (zeroes).  Before a side sends anything it asks :meth:`Mirror.changes` for the bytes that it has
+The copy of who joins begins all zeroes.  Before a side sends anything it asks :meth:`Mirror.changes` for the bytes that it has
 changed since the last time, and they travel with the message; the receiver stores them (:meth:`Mirror.store`) before it
 looks at anything else.  The machines on both sides work on their copy as they would on shared memory.
 
@@ -40,7 +40,7 @@ class Mirror:
     """One side's copy of an arena: ``view`` is what its machines work on."""
 
     def __init__(self, view: memoryview) -> None:
-        """Begin; the copy must be what the other side's is (all zeroes).
+        """Begin; the other side's copy is all zeroes.
 
         :raises LocalError: the view is read-only.
         """
@@ -48,7 +48,7 @@ class Mirror:
             raise LocalError("a mirror needs a writable view")
         self.view = view
         self._now = np.frombuffer(view, dtype=np.uint8)
-        self._known = self._now.copy()
+        self._known = np.zeros_like(self._now)
         """What the other side has, or has been sent."""
 
     @property

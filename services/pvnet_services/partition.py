@@ -34,6 +34,7 @@ from pvnet.vmc.context import VmcState
 from pvnet.vmc.dialect import DIALECTS
 from pvnet.vmc.partition import VmcPartition
 from pvnet_services.device_files import CRQ_PATH, VMC_PATH, AdapterDriver, DeviceFiles
+from pvnet_services.guest_net import GuestNet
 from pvnet_services.mapped_adapter import MappedAdapter
 from pvnet_services.memory_share import PartitionMemory
 from pvnet_services.scm_node import NMEM_PATH, PMEM_PATH, ScmAdapter
@@ -108,6 +109,7 @@ class PartitionNode:
         self._attachments = 0
         self._vmc_ready = asyncio.Event()
         self._problem: PvnetError | None = None
+        self.net = GuestNet(endpoint, topology, config.node) if topology.has_bridge else None
         # Before the endpoint starts: whoever sees our birth may call at once.
         endpoint.on("crq_entry", self._crq_entry)
         endpoint.on("irq", self._irq)
@@ -121,10 +123,14 @@ class PartitionNode:
     async def start(self) -> None:
         """Serve once the hypervisor is there and the VMC, if we have one, has come up."""
         endpoint = self.endpoint
+        if self.net is not None:
+            self.net.open_taps()
         await endpoint.wait_peer(HYPERVISOR, timeout=self.timeout)
         if self.adapter is not None:
             await self._vmc_up(self.adapter)
         await self._scm_up()
+        if self.net is not None:
+            await self.net.settled(self.timeout / 2)
         endpoint.ready("management partition" if self.adapter is not None else "partition")
 
     async def _vmc_up(self, adapter: MappedAdapter) -> None:
@@ -150,6 +156,8 @@ class PartitionNode:
 
     async def stop(self) -> None:
         """Deregister the adapters as a driver that is unloaded does, then leave."""
+        if self.net is not None:
+            await self.net.stop(_FAREWELL_S)
         for driver in self.drivers:
             driver.feed(io.Remove())
         await self.hcalls.finish(_FAREWELL_S)  # or our death could arrive before the last call
@@ -244,6 +252,8 @@ class PartitionNode:
                 self.endpoint.reply(envelope, Envelope(management_reply=answer))
             case "issue_hcall":
                 self.endpoint.spawn(self._issue_hcall(envelope), "hcall")
+            case "ping" if self.net is not None:
+                self.endpoint.spawn(self._ping(self.net, envelope), "ping")
             case kind:
                 self.endpoint.refuse(envelope, f"a partition does not take {kind}")
 
@@ -258,6 +268,15 @@ class PartitionNode:
             self.endpoint.refuse(envelope, str(error))
         else:
             self.endpoint.reply(envelope, Envelope(management_reply=ManagementReply(rc=rc, outs=outs)))
+
+    async def _ping(self, net: GuestNet, envelope: Envelope) -> None:
+        try:
+            shown = await net.ping(envelope.management.ping)
+        except PvnetError as error:
+            self.endpoint.refuse(envelope, str(error))
+        else:
+            answer = ManagementReply(status_json=json.dumps(shown))
+            self.endpoint.reply(envelope, Envelope(management_reply=answer))
 
     def _device_done(self, driver: AdapterDriver, request: int, result: int, data: bytes) -> None:
         self.files.done(driver, request, result, data)
@@ -279,6 +298,8 @@ class PartitionNode:
             "link": dict(self.endpoint.link.counters),
             "paths": self.endpoint.paths(),
         }
+        if self.net is not None:
+            status["net"] = self.net.shown()
         status["scm"] = [device.status() for device in self.scm]
         for adapter in self.adapters.values():
             machine = adapter.machine

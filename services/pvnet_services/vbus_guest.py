@@ -1,0 +1,345 @@
+"""A partition on its bus: the arena, the bridge's guest half, and how both reach the vbus host.
+
+It attaches when the host is there (``VbusAttach``; see ``vbus_host`` for what is passed where), again with a new arena
+when the host has restarted, and when the host invites it, because it has become a member of a bus.  An arena is never
+used for a second host: the first may still have it mapped.
+
+The drivers are made anew for each attachment; what outlives it (a TAP) belongs to who makes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from mmap import mmap
+from typing import Final, assert_never
+
+from pvnet.core.errors import PvnetError
+from pvnet.core.machine import Note, Tick
+from pvnet.papr.errno import EIO, ENOENT, EPERM
+from pvnet.pb.v1.envelope_pb2 import Envelope
+from pvnet.pb.v1.vbus_pb2 import VbusWrite
+from pvnet.runtime.driver import Driver
+from pvnet.runtime.endpoint import READY, Endpoint
+from pvnet.runtime.eventfd import EventFd
+from pvnet.runtime.fence import full_fence
+from pvnet.runtime.memfd import create_sealed
+from pvnet.runtime.topology import BRIDGE
+from pvnet.transport.link import PeerDown, PeerUp
+from pvnet.transport.unix_socket import close_all
+from pvnet.vbus import bridge_io as io
+from pvnet.vbus.arena import DEFAULT_BASE, Arena, ArenaAllocator
+from pvnet.vbus.errors import VbusError
+from pvnet.vbus.layout import Doorbell as Register
+from pvnet.vbus.mirror import Mirror
+from pvnet.vbus.north import VbusNorth
+from pvnet.vbus.north_driver import NorthDriver
+from pvnet.vbus.north_io import (
+    BridgeDown,
+    BridgeUp,
+    DeviceBound,
+    DeviceUnbound,
+    HostGone,
+    NorthInput,
+    NorthOutput,
+    Start,
+    Stop,
+)
+from pvnet_services.vbus_host import ARENA_LABEL, NUMBER, SIGNAL_LABEL, close_pair
+from pvnet_services.vbus_mirror import MirrorLink
+
+_CALL_TIMEOUT_S: Final = 30.0
+_PATH_TIMEOUT_S: Final = 5.0
+
+DriverMaker = Callable[[], Mapping[str, NorthDriver]]
+"""Makes the drivers of one attachment, by device type."""
+
+
+class Attachment:
+    """One arena with one host: lives until the host is gone or the partition leaves."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        size: int,
+        drivers: Mapping[str, NorthDriver],
+        *,
+        shared: bool,
+        ended: Callable[[], None],
+    ) -> None:
+        self._endpoint = endpoint
+        self._ended = ended
+        self._memory: mmap | bytearray
+        self._fd = -1
+        self._mirror: MirrorLink | None = None
+        self._kick: EventFd | None = None
+        self._irq: EventFd | None = None
+        self._signals: dict[int, tuple[EventFd, EventFd]] = {}
+        self._loop = asyncio.get_running_loop()
+        self.down = asyncio.Event()
+        if shared:
+            self._memory, self._fd = create_sealed(size, f"{endpoint.name}-vbus")
+            self._kick, self._irq = EventFd(), EventFd()
+            view = memoryview(self._memory)
+        else:
+            self._memory = bytearray(size)
+            view = memoryview(self._memory)
+            self._mirror = MirrorLink(Mirror(view), DEFAULT_BASE, self._post)
+        self.arena = Arena(view, DEFAULT_BASE)
+        self.machine = VbusNorth(
+            self.arena, ArenaAllocator(DEFAULT_BASE, size), drivers, full_fence, on_ready=self._wants_turn
+        )
+        self.driver = Driver[NorthInput, NorthOutput](self.machine, self._carry_out, self._settled)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether both sides work on the same bytes."""
+        return self._mirror is None
+
+    async def attach(self, number: int) -> int:
+        """Offer the arena; returns 0 or -errno, and the bridge comes up by itself after 0.
+
+        Raises:
+            UnreachableError: the host is not there any more.
+        """
+        envelope = Envelope()
+        body = envelope.vbus_attach
+        body.base, body.bytes = self.arena.base, self.arena.size
+        if self._kick is not None and self._irq is not None:
+            fds = [self._fd, self._kick.fd, self._irq.fd]
+            if not self._endpoint.share(BRIDGE, ARENA_LABEL, NUMBER.pack(number), fds):
+                return -ENOENT
+            body.shared = number
+            self._irq.listen(partial(self.feed, io.Interrupt(0)))
+        reply = await self._endpoint.call(BRIDGE, envelope, _CALL_TIMEOUT_S, wait_for_peer=False)
+        result = reply.vbus_reply.result
+        if not result:
+            self.feed(Start())
+        return result
+
+    # --- in ----------------------------------------------------------------------------------------------------------
+
+    def feed(self, event: NorthInput | Tick) -> None:
+        """Give the bridge an input."""
+        self.driver.feed(event)
+
+    def run(self) -> None:
+        """Carry out now what a driver has done between two inputs (a frame was sent)."""
+        self.driver.feed(Tick())
+
+    def _wants_turn(self) -> None:
+        self._loop.call_soon(self.run)
+
+    def irq(self, envelope: Envelope) -> None:
+        """The interrupt of an event queue."""
+        self._store(envelope.vbus_irq.writes)
+        self.feed(io.Interrupt(envelope.vbus_irq.queue))
+
+    def update(self, envelope: Envelope) -> None:
+        """Stores of the host."""
+        self._store(envelope.vbus_update.writes, more=envelope.vbus_update.more)
+
+    def _store(self, writes: Iterable[VbusWrite], *, more: bool = False) -> None:
+        try:
+            if self._mirror is not None and self._mirror.take(writes, more=more):
+                self.feed(io.MemoryChanged())
+        except VbusError as error:
+            self._endpoint.note(Note("vbus_bad_message", (("reason", str(error)),), "warning"))
+
+    # --- out ---------------------------------------------------------------------------------------------------------
+
+    def _post(self, envelope: Envelope) -> None:
+        self._endpoint.post(BRIDGE, envelope)
+
+    def _carry_out(self, output: NorthOutput) -> None:
+        match output:
+            case io.BridgeCall(tag, call):
+                envelope = Envelope()
+                envelope.vbus_call.call = call
+                if self._mirror is not None:
+                    self._mirror.fill(envelope.vbus_call.writes)
+                self._endpoint.call_back(BRIDGE, envelope, _CALL_TIMEOUT_S, partial(self._returned, tag))
+            case io.Doorbell():
+                self._ring(output)
+            case io.SignalOpened(cookie, _):
+                self._open_signal(cookie)
+            case io.SignalClosed(cookie):
+                close_pair(self._signals.pop(cookie, ()))
+            case BridgeUp(capabilities):
+                self._endpoint.note(Note("vbus_up", (("capabilities", capabilities),), "info"))
+            case BridgeDown(reason):
+                self._endpoint.note(Note("vbus_down", (("reason", reason),), "info"))
+                self.down.set()
+            case DeviceBound(device, kind) | DeviceUnbound(device, kind):
+                what = "device_bound" if isinstance(output, DeviceBound) else "device_unbound"
+                self._endpoint.note(Note(what, (("device", device), ("type", kind)), "info"))
+            case Note():
+                self._endpoint.note(output)
+            case _:
+                assert_never(output)
+
+    def _returned(self, tag: int, result: Envelope | PvnetError) -> None:
+        if isinstance(result, PvnetError):
+            self.feed(io.BridgeResult(tag, -EIO))
+            return
+        self._store(result.vbus_reply.writes)
+        self.feed(io.BridgeResult(tag, result.vbus_reply.result))
+
+    def _ring(self, doorbell: io.Doorbell) -> None:
+        pair = self._signals.get(doorbell.cookie)
+        if pair is not None:
+            pair[0].ring()
+        elif self._kick is not None and doorbell.offset == Register.EVENTQ:
+            self._kick.ring()
+        else:
+            envelope = Envelope()
+            body = envelope.vbus_doorbell
+            body.offset, body.value = doorbell.offset, doorbell.value
+            if self._mirror is not None:
+                self._mirror.fill(body.writes)
+            self._post(envelope)
+
+    def _open_signal(self, cookie: int) -> None:
+        """Give a signal eventfds of its own, where descriptors can be passed."""
+        if self._mirror is not None:
+            return
+        pair = (EventFd(), EventFd())
+        if self._endpoint.share(BRIDGE, SIGNAL_LABEL, NUMBER.pack(cookie), [pair[0].fd, pair[1].fd]):
+            self._signals[cookie] = pair
+            pair[1].listen(partial(self.feed, io.SignalRang(cookie)))
+            pair[0].ring()  # before the host listens a ring would wait there; this one finds what was missed
+        else:
+            close_pair(pair)  # the path has just broken: its doorbell goes as a message
+
+    def _settled(self) -> None:
+        if self._mirror is not None:
+            self._mirror.flush()
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    async def leave(self, timeout: float) -> None:
+        """Remove every device in good order, but not longer than ``timeout`` seconds."""
+        self.feed(Stop())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self.down.wait()
+
+    def end(self) -> None:
+        """The host is gone, or we are."""
+        self.driver.feed(HostGone())
+        self.driver.close()
+        close_pair(each for each in (self._kick, self._irq) if each is not None)
+        for pair in self._signals.values():
+            close_pair(pair)
+        self._signals.clear()
+        if self._fd >= 0:
+            close_all([self._fd])
+            self._fd = -1
+        self._ended()
+
+    def shown(self) -> dict[str, object]:
+        """Numbers for ``show_status``."""
+        return {**self.machine.shown(), "shared": self.is_shared, "direct_signals": len(self._signals)}
+
+
+class VbusGuest:
+    """Keeps a partition attached to the vbus host of its lab."""
+
+    def __init__(
+        self, endpoint: Endpoint, arena_bytes: int, make_drivers: DriverMaker, ended: Callable[[], None]
+    ) -> None:
+        self.attachment: Attachment | None = None
+        self._endpoint = endpoint
+        self._size = arena_bytes
+        self._make_drivers = make_drivers
+        self._ended = ended
+        self._host = 0
+        """Incarnation of the host that we are attached to, or attaching to."""
+        self._number = 0
+        self._settled = asyncio.Event()
+        endpoint.on("vbus_irq", self._irq)
+        endpoint.on("vbus_update", self._update)
+        endpoint.on_peer_up.append(self._peer_up)
+        endpoint.on_peer_down.append(self._peer_down)
+
+    async def settled(self, timeout: float) -> None:
+        """Wait until the first attempt to attach is over; silently no longer than ``timeout`` seconds."""
+        self._endpoint.watch(BRIDGE)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._settled.wait()
+
+    async def stop(self, timeout: float) -> None:
+        """Leave in good order."""
+        if self.attachment is not None:
+            await self.attachment.leave(timeout)
+            self._drop()
+
+    def _peer_up(self, event: PeerUp) -> None:
+        if event.node == BRIDGE and event.phase >= READY and event.incarnation != self._host:
+            self._host = event.incarnation
+            self._attach_soon()
+
+    def _peer_down(self, event: PeerDown) -> None:
+        if event.node == BRIDGE:
+            self._host = 0
+            self._drop()
+
+    def _drop(self) -> None:
+        attachment, self.attachment = self.attachment, None
+        if attachment is not None:
+            attachment.end()
+
+    def _attach_soon(self) -> None:
+        self._number += 1
+        self._endpoint.spawn(self._attach(self._number), "vbus-attach")
+
+    async def _attach(self, number: int) -> None:
+        """Attach; with shared memory where it can be, else with a copy."""
+        direct = await self._endpoint.settle_path(BRIDGE, _PATH_TIMEOUT_S)
+        try:
+            for shared in (True, False) if direct else (False,):
+                if self._number != number:
+                    return
+                self._drop()
+                attachment = self.attachment = Attachment(
+                    self._endpoint, self._size, self._make_drivers(), shared=shared, ended=self._ended
+                )
+                result = await attachment.attach(number)
+                if result == -ENOENT and shared:
+                    continue
+                if result:
+                    level = "debug" if result == -EPERM else "warning"
+                    self._endpoint.note(Note("vbus_attach_refused", (("result", result),), level))
+                    if self.attachment is attachment:
+                        self._drop()
+                return
+        except PvnetError as error:
+            self._endpoint.note(Note("vbus_attach_failed", (("reason", str(error)),), "warning"))
+            if self._number == number:
+                self._drop()
+        finally:
+            if self._number == number:
+                self._settled.set()
+
+    # --- messages ----------------------------------------------------------------------------------------------------
+
+    def _irq(self, envelope: Envelope) -> None:
+        if self._from_host(envelope) and self.attachment is not None:
+            self.attachment.irq(envelope)
+
+    def _update(self, envelope: Envelope) -> None:
+        if not self._from_host(envelope):
+            return
+        if self.attachment is not None:
+            self.attachment.update(envelope)
+        elif self._host:
+            self._attach_soon()  # we have become a member of a bus
+
+    def _from_host(self, envelope: Envelope) -> bool:
+        if envelope.source == BRIDGE:
+            return True
+        self._endpoint.counters["not_the_bridge"] += 1
+        return False

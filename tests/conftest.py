@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
+from functools import cache
 
 import pytest
 
@@ -19,6 +22,28 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]))
 
 
+# Makes a network namespace and a TAP in it, in a process of its own.
+_TRY_NET_ADMIN = """
+import ctypes, fcntl, os, struct
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.unshare(0x40000000) == 0, os.strerror(ctypes.get_errno())
+fd = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", b"try", 0x5002))
+assert os.path.isdir("/run") and os.geteuid() == 0, "ip netns needs root"
+"""
+
+
+@cache
+def may_net_admin() -> bool:
+    """Whether tests may make network namespaces and TAP devices here: ``needs("net-admin")``."""
+    return subprocess.run([sys.executable, "-c", _TRY_NET_ADMIN], capture_output=True, check=False).returncode == 0
+
+
+def is_there(need: str) -> bool:
+    """Whether something that a test needs is there: a program, or ``net-admin``."""
+    return may_net_admin() if need == "net-admin" else find_program(need) is not None
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SKIPS] = Counter()
 
@@ -26,8 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         for program in marker.args:
-            if find_program(program) is None:
-                pytest.skip(f"{program} is not installed")
+            if not is_there(program):
+                pytest.skip("no permission for TAPs" if program == "net-admin" else f"{program} is not installed")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,0 +1,95 @@
+"""A switch on an event loop: its timer, its notes in the log, and ports that come with a ``receive`` to be set."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import structlog
+
+from pvnet.core.machine import Note
+from pvnet.runtime.log import LEVELS
+from pvnet.vbus.packet import NetPort, Packet
+from pvnet.vbus.switch import Switch, SwitchOptions
+from pvnet.vbus.switch_table import SwitchPort
+
+_log = structlog.get_logger()
+_LONGEST_WAIT_S: Final = 1.0
+
+
+class PacketSource(NetPort, Protocol):
+    """A port that calls ``receive`` with what came in: venet devices, TAPs, links."""
+
+    receive: Callable[[list[Packet]], None]
+
+
+class RunningSwitch:
+    """Owns a :class:`~pvnet.vbus.switch.Switch` on the running loop.  ``on_note`` hears what is also logged."""
+
+    def __init__(
+        self, options: SwitchOptions | None = None, *, on_note: Callable[[Note], None] = lambda _note: None
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_note = on_note
+        self.switch = Switch(os.urandom(32), options, note=self._noted)
+        self._plugged: dict[str, SwitchPort] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._tick()
+
+    def plug(self, port: PacketSource) -> SwitchPort:
+        """Join a port to the switch: from now on its packets are switched.
+
+        Raises:
+            LocalError: a port of this name is there.
+        """
+        plugged = self.plug_sink(port)
+        receive, now = self.switch.receive, self._loop.time
+        port.receive = lambda packets: receive(plugged, packets, now())
+        return plugged
+
+    def plug_sink(self, port: NetPort, *, mirror: bool = False) -> SwitchPort:
+        """Join a port that only takes; as a mirror it gets a copy of everything.
+
+        Raises:
+            LocalError: a port of this name is there.
+        """
+        plugged = self.switch.plug(port, mirror=mirror)
+        self._plugged[port.name] = plugged
+        return plugged
+
+    def unplug(self, name: str) -> bool:
+        """Remove the port of this name; whether there was one."""
+        plugged = self._plugged.pop(name, None)
+        if plugged is None:
+            return False
+        self.switch.unplug(plugged)
+        return True
+
+    def forget(self, name: str) -> None:
+        """Forget the addresses behind a port: its link went down."""
+        if name in self._plugged:
+            self.switch.forget(self._plugged[name])
+
+    def shown(self) -> dict[str, object]:
+        """Return ports, counters and addresses as plain values."""
+        return self.switch.shown(self._loop.time())
+
+    def close(self) -> None:
+        """Stop the timer; the ports are the caller's to close."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        self.switch.tick(now)
+        due = self.switch.deadline()
+        wait = _LONGEST_WAIT_S if due is None else min(_LONGEST_WAIT_S, max(0.01, due - now))
+        self._timer = self._loop.call_later(wait, self._tick)
+
+    def _noted(self, note: Note) -> None:
+        fields: dict[str, Any] = dict(note.fields)
+        _log.log(LEVELS[note.level], note.event, **fields)
+        self._on_note(note)

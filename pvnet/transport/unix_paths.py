@@ -248,9 +248,12 @@ class Paths:
             node.attempt = None
 
     def holds(self, name: str) -> bool:
-        """Whether a connection needs the state of ``name``."""
+        """Whether the state of ``name`` is needed: for a connection, or to make one again."""
         node = self._nodes.get(name)
-        return node is not None and (node.path is not None or any(c.node == name for c in self._strangers))
+        if node is None:
+            return False
+        held = (node.path, node.attempt, node.retry)
+        return any(part is not None for part in held) or any(c.node == name for c in self._strangers)
 
     def forget(self, name: str) -> None:
         """Nobody wants to hear of ``name`` any more."""
@@ -335,6 +338,7 @@ class Paths:
     def _retry(self, node: Node) -> None:
         node.retry = None
         self._consider(node)
+        self._owner.state_unwanted(node.name)  # if that came to nothing
 
     # --- being connected to ------------------------------------------------------------------------------------------
 
@@ -513,10 +517,10 @@ class Paths:
         self._up.pop(node.name, None)
         if self._loop.time() - connection.since > _STABLE_S:
             node.failures = 0
-        self._over(connection)
         if reason and not self._closed:
             node.failures += 1
             self._try_later(node)
+        self._over(connection)
         self._owner.path_changed(node.name, connection.incarnation, is_direct=False, reason=reason)
 
     def _over(self, connection: Connection) -> None:

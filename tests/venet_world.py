@@ -47,14 +47,26 @@ class WorldSignal:
         self.shm.disable()
 
     def again(self) -> None:
-        self.world.soon(lambda: None if self.closed else self.on_wakeup())
+        self.world.soon(self.polled)
+
+    def polled(self) -> None:
+        if not self.closed:
+            self.guarded(self.on_wakeup)
 
     def put(self) -> None:
         self.world.puts += 1
 
     def rung(self) -> None:
-        if not self.closed and self.shm.wakeup(self.on_wakeup):
+        if not self.closed and self.guarded(lambda: self.shm.wakeup(self.on_wakeup)):
             self.world.soon(self.rung)
+
+    def guarded(self, action: Callable[[], bool | None]) -> bool | None:
+        """What the bridges do with a fault: the connection or the driver ends, nobody else notices."""
+        try:
+            return action()
+        except PvnetError as error:
+            self.world.broken.append(str(error))
+            return False
 
 
 class VenetWorld:
@@ -77,6 +89,8 @@ class VenetWorld:
         self.signals: list[WorldSignal] = []
         self.queue: deque[Callable[[], None]] = deque()
         self.faults: list[str] = []
+        self.broken: list[str] = []
+        """Faults that came out of wakeups."""
         self.puts = 0
         self.refuse: Callable[[object], int] = lambda _: 0
         """Errno for a request, or 0."""

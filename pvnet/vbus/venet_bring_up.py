@@ -109,15 +109,17 @@ class VenetParts:
         del self._owned[mark:]
 
     def guard(self, wakeup: Callable[[], None]) -> Callable[[], None]:
-        """The same wakeup, but a ring that the host broke ends the interface."""
+        """The same wakeup, but a ring that the host broke ends the interface; the fault goes on to the bridge."""
 
         def guarded() -> None:
             if self.dead:
-                return
+                raise RingFault("another ring of this device is broken")
             try:
                 wakeup()
             except RingFault as fault:
+                self.dead = True
                 self._broken(fault)
+                raise
 
         return guarded
 
@@ -337,7 +339,7 @@ def _transmit(
         pool_address, pool = parts.alloc(config.tx_ring * MAX_SG_BYTES)
         transmit.descriptors = pool
         transmit.descriptor_base = pool_address
-        transmit.accepts = parts.sg & ~SgCapability.PMTD
+        transmit.accepts = parts.sg & ~int(SgCapability.PMTD)
         if parts.sg & SgCapability.PMTD:
             try:
                 region = yield device.call(VenetFunction.PMTDQUERY)

@@ -67,6 +67,8 @@ class VenetConnection:
         self._pages: TxSouth | None = None
         self._frozen = False
         self._closed = False
+        self.accepts = 0
+        """Offloads that the guest takes: the numbers of the L4RO bits are those of ``ACCEPTS_...``."""
         self.is_up = False
         """Between LINKUP and LINKDOWN."""
         self._calls = {
@@ -79,12 +81,6 @@ class VenetConnection:
             VenetFunction.EVQQUERY: self._event_query,
             VenetFunction.L4ROQUERY: self._l4ro_query,
         }
-
-    @property
-    def accepts(self) -> int:
-        """Offloads that the guest takes: the numbers of the L4RO bits are those of ``ACCEPTS_...``."""
-        agreed = self._agreed[CapabilityGroup.L4RO]
-        return agreed if agreed & SgCapability.SG else 0
 
     def agreed(self, group: CapabilityGroup) -> int:
         """Bits agreed in a group."""
@@ -167,6 +163,8 @@ class VenetConnection:
         agreed = bits & OFFER.get(group, 0)
         if group in OFFER:
             self._agreed[CapabilityGroup(group)] = agreed
+            large = self._agreed[CapabilityGroup.L4RO]
+            self.accepts = large if large & SgCapability.SG else 0
         CAPABILITY.pack_into(data, 0, group, agreed)
         return 0
 

@@ -22,8 +22,7 @@ Spec: vbus 8.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -153,6 +152,7 @@ class VenetNorth:
         self.device: ProxyDevice | None = None
         """The device, between bring-up and removal."""
         self._parts: VenetParts | None = None
+        self._left: list[VenetParts] = []
         self._is_up = False
 
     # bring-up and removal, run by VbusNorth
@@ -175,26 +175,30 @@ class VenetNorth:
                 yield from self.ifup()
         except PvnetError:
             self._forget()
-            yield from _close(device)  # before the host lets go, its memory is nobody else's
-            parts.free()
-            raise
-        except GeneratorExit:
-            self._forget()
+            if not (yield from _close(device)):
+                self._left.append(parts)  # the host has it until remove() closes the device
+                raise
             parts.free()
             raise
 
     def remove(self, device: ProxyDevice) -> Steps:
         """Take the device down and give all memory back."""
-        if self.device is not device or self._parts is None:
+        was_up = False
+        if self.device is device and self._parts is not None:
+            was_up = self._is_up
+            self._left.append(self._parts)
+            self._forget()
+        ours = [parts for parts in self._left if parts.device is device]
+        if not ours:
             return
-        parts, was_up = self._parts, self._is_up
-        self._forget()
         try:
             if was_up:
                 yield from _try(device.call(VenetFunction.LINKDOWN))
             yield from _close(device)
         finally:
-            parts.free()
+            for parts in ours:
+                self._left.remove(parts)
+                parts.free()
 
     def ifup(self) -> Steps:
         """LINKUP.
@@ -316,9 +320,12 @@ class VenetNorth:
     def _broken(self, fault: RingFault) -> None:
         self.counters["faults"] += 1
         self.fault = str(fault)
-        if self._parts is not None:
-            self._parts.dead = True
+        parts = self._parts
         self._down()
+        if parts is not None and not parts.dead:
+            parts.dead = True
+            if parts.transmit.signal is not None:
+                parts.transmit.signal.again()  # that wakeup raises, and the bridge takes the device down
 
     def _forget(self) -> None:
         self._down()
@@ -331,16 +338,18 @@ class VenetNorth:
         return self._parts
 
 
-def _try(request: Request) -> Steps:
-    """A request whose refusal changes nothing."""
-    with contextlib.suppress(VbusError):
+def _try(request: Request) -> Generator[Request, int, bool]:
+    """A request whose refusal changes nothing; whether it succeeded."""
+    try:
         yield request
+    except VbusError:
+        return False
+    return True
 
 
-def _close(device: ProxyDevice) -> Steps:
-    """DEVCLOSE, if it is open; the host forgets it also when it refuses."""
-    if device.handle:
-        yield from _try(device.close())
+def _close(device: ProxyDevice) -> Generator[Request, int, bool]:
+    """DEVCLOSE if it is open; whether the host has certainly let go."""
+    return not device.handle or (yield from _try(device.close()))
 
 
 class VenetDriver:
@@ -356,9 +365,8 @@ class VenetDriver:
 
     def probe(self, device: ProxyDevice) -> Steps:
         """Bring a device up."""
-        interface = self._make(device)
+        interface = self.interfaces[device.id] = self._make(device)
         yield from interface.probe(device)
-        self.interfaces[device.id] = interface
 
     def remove(self, device: ProxyDevice) -> Steps:
         """Take a device down."""

@@ -14,6 +14,7 @@ Spec: vbus 6.6, 8.6, 8.8.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from pvnet.core.machine import Counters
 from pvnet.ring.layout import Descriptor
@@ -23,10 +24,10 @@ from pvnet.vbus.packet import MAX_PACKET, Packet
 from pvnet.vbus.venet_checks import BadPacket, check_iovs, check_sg_head
 from pvnet.vbus.venet_layout import IOVS, MAX_SG_BYTES, MIN_SG_BYTES, SG_HEAD, SG_HEAD_BYTES, SG_ONE
 
-BUDGET = 128
+BUDGET: Final = 128
 """Frames per wakeup; the rest comes after everything else that is due."""
-_INDEX = 0xFFFFFFFF
-_GENERATIONS = 0xFFFFFFFF
+_INDEX: Final = 0xFFFFFFFF
+_GENERATIONS: Final = 0xFFFFFFFF
 
 
 class NorthPages:

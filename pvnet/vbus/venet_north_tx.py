@@ -14,6 +14,7 @@ Spec: vbus 6.6, 8.4, 8.7, 8.8.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from pvnet.core.errors import LocalError
 from pvnet.core.machine import Counters
@@ -35,8 +36,11 @@ from pvnet.vbus.venet_layout import (
     SgFlag,
 )
 
-_INDEX = 0xFFFFFFFF
-_GENERATIONS = 0xFFFFFFFF
+_INDEX: Final = 0xFFFFFFFF
+_GENERATIONS: Final = 0xFFFFFFFF
+_NEEDS_CSUM: Final = int(SgFlag.NEEDS_CSUM)
+_GSO: Final = int(SgFlag.GSO)
+_ECN: Final = int(SgFlag.ECN)
 
 
 class NorthTransmit:
@@ -235,9 +239,9 @@ class NorthTransmit:
         assert descriptors is not None
         flags = kind = 0
         if offload is not NO_OFFLOAD:
-            flags = SgFlag.NEEDS_CSUM if offload.needs_csum else 0
+            flags = _NEEDS_CSUM if offload.needs_csum else 0
             if offload.gso is not GsoType.NONE:
-                flags |= SgFlag.GSO | (SgFlag.ECN if offload.ecn else 0)
+                flags |= _GSO | (_ECN if offload.ecn else 0)
                 kind = SG_GSO_TYPES[offload.gso]
         _, start, offset, _, _, hdrlen, mss = offload
         at = MAX_SG_BYTES * index

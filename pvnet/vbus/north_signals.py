@@ -1,9 +1,9 @@
 """The signals of a partition: cookies with generations, wakeups, and who still holds each.
 
 A signal is held by the **device's list** (until DEVCLOSE), by the **host** (until SHMCLOSE) and by the **driver**
-(until it puts it, at the latest when it is removed): three references after a successful DEVSHM, none after a failed one.
-DEVCLOSE and SHMCLOSE come in either order.  Only when all three are gone is the table's place used again, and then
-with the next generation: ``cookie = generation << 32 | index``.  So a forged, repeated or late cookie finds nobody; it
+(until it puts it, at the latest when it is removed): three references after a successful DEVSHM, none after a
+failed one.  DEVCLOSE and SHMCLOSE come in either order.  Only when all three are gone is the table's place used
+again, and then with the next generation: ``cookie = generation << 32 | index``.  So a forged, repeated or late cookie finds nobody; it
 is counted.
 
 After DEVCLOSE a signal that still waits for its SHMCLOSE wakes nobody: its ring may be gone already.

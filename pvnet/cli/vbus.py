@@ -122,16 +122,17 @@ def switch(
 
 
 def _switch_lines(shown: dict[str, Any]) -> list[str]:
-    lines = [f"switch {shown['name']}: MTU {shown['mtu']}, {len(shown['addresses'])} addresses"]
+    lines = [f"switch {shown['name']}: MTU {shown['mtu']}, {len(shown['addresses'])} addresses, {shown['loops']} loops"]
     rows = [("  PORT", "STATE", "RX", "RX BYTES", "TX", "TX BYTES", "DROPPED")]
     for port in shown["ports"]:
-        counters = port["counters"]
-        dropped = {key.removeprefix("drop_"): n for key, n in counters.items() if key.startswith("drop_") and n}
-        drops = ", ".join(f"{reason} {n}" for reason, n in sorted(dropped.items())) or "0"
-        numbers = (str(counters.get(key, 0)) for key in ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes"))
-        rows.append((f"  {port['name']}", port["state"], *numbers, drops))
+        drops = ", ".join(f"{reason} {n}" for reason, n in port["drops"].items() if n) or "0"
+        state = (
+            "mirror" if port["mirror"] else "ok" if port["blocked_s"] is None else f"blocked, {port['blocked_s']:.0f} s"
+        )
+        rx, rx_bytes, tx, tx_bytes = (str(port[key]) for key in ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes"))
+        rows.append((f"  {port['name']}", state, rx, rx_bytes, tx, tx_bytes, drops))
     lines += columns(rows)
-    lines += columns([(f"  {a['mac']}", a["port"], f"{a['age_s']:.0f} s ago") for a in shown["addresses"]])
+    lines += columns([(f"  {a['address']}", a["port"], f"{a['age_s']:.0f} s ago") for a in shown["addresses"]])
     return lines
 
 

@@ -26,9 +26,10 @@ from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.management_pb2 import Management, ManagementReply, Partition, ShowStatus
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.service import Node, NodeConfig, NodeFactory
-from pvnet.runtime.topology import HYPERVISOR, SUPERVISOR, Topology
+from pvnet.runtime.topology import BRIDGE, HYPERVISOR, SUPERVISOR, Topology
 from pvnet.transport.base import Port
 from pvnet.transport.link import LinkConfig
+from pvnet_services.bridge import BridgeNode
 from pvnet_services.hypervisor import HypervisorNode
 from pvnet_services.manager import ManagerNode
 from pvnet_services.partition import PartitionNode
@@ -79,6 +80,8 @@ class InProcessLab:
             self.supervisor.on("management", self._management)
             self.supervisor.ready("in one process")
             await self.start(HYPERVISOR)
+            if self.topology.has_bridge:
+                await self.start(BRIDGE)
             for partition in self.topology.partitions:
                 if partition.autostart:
                     await self.start(partition.name)
@@ -148,6 +151,8 @@ class InProcessLab:
     def _kind(self, name: str) -> tuple[str, NodeFactory]:
         if name == HYPERVISOR:
             return "hypervisor", HypervisorNode
+        if name == BRIDGE and self.topology.has_bridge:
+            return "bridge", BridgeNode
         if self.topology.manager is not None and name == self.topology.manager.name:
             return "manager", ManagerNode
         self.topology.partition(name)  # refuses what is none
@@ -168,6 +173,13 @@ class InProcessLab:
         """The hypervisor that runs now."""
         node = self.nodes[HYPERVISOR]
         assert isinstance(node, HypervisorNode)
+        return node
+
+    @property
+    def bridge(self) -> BridgeNode:
+        """The vbus host that runs now."""
+        node = self.nodes[BRIDGE]
+        assert isinstance(node, BridgeNode)
         return node
 
     def partition(self, name: str = "mp") -> PartitionNode:

@@ -26,10 +26,12 @@ from pvnet_services.guest_tap import GuestTap
 from pvnet_services.vbus_guest import VbusGuest
 
 _PAGE = 4096
-_EXTRA_BYTES = 1 << 20
+_EXTRA_BYTES = 1 << 18
 """For the bridge's own structures, and for devices that the topology does not have."""
 _PAGES_OF_RECEIVE = 64
 _PAGE_BYTES = 65536
+_BUFFERS_COPIED = 32
+"""Buffers of each direction where the arena is kept in two copies: every look for changes costs its size."""
 
 
 class _Configured:
@@ -43,9 +45,20 @@ class _Configured:
         self.stack: GuestStack | None = None
         self.venet: VenetNorth | None = None
 
-    def north_config(self) -> VenetNorthConfig:
-        """How its venet is used."""
+    def north_config(self, *, shared: bool) -> VenetNorthConfig:
+        """How its venet is used; without shared memory with few buffers, and frames of the MTU."""
         config = self.config
+        if not shared:
+            ring = min(config.ring, _BUFFERS_COPIED)
+            return VenetNorthConfig(
+                rx_ring=ring,
+                tx_ring=ring,
+                event_ring=ring,
+                sg=0,
+                l4ro=0,
+                mtu=self.mtu,
+                ring_2026=config.ring_layout == "2026",
+            )
         offered = VenetNorthConfig()
         return VenetNorthConfig(
             rx_ring=config.ring,
@@ -58,10 +71,12 @@ class _Configured:
             l4ro=offered.l4ro if config.offloads else 0,
         )
 
-    def arena_bytes(self) -> int:
+    def arena_bytes(self, *, shared: bool) -> int:
         """Memory that it needs at most."""
         frame = -(-(self.mtu + ETHERNET_HEADER + 4) // 64) * 64
         rings = self.config.ring
+        if not shared:
+            return 3 * min(rings, _BUFFERS_COPIED) * (frame + 512)
         return rings * (frame + 512) + min(64, rings) * (MAX_PACKET + 512) + _PAGES_OF_RECEIVE * (_PAGE_BYTES + 512)
 
 
@@ -78,10 +93,11 @@ class GuestNet:
         ]
         self._probed: dict[int, VenetNorth] = {}
         self._joined = asyncio.Event()
-        self.guest = VbusGuest(endpoint, self._arena_bytes(), self._drivers, self._detached)
+        self.guest = VbusGuest(endpoint, self._arena_bytes, self._drivers, self._detached)
+        self._shared = False
 
-    def _arena_bytes(self) -> int:
-        needed = _EXTRA_BYTES + sum(each.arena_bytes() for each in self.configured)
+    def _arena_bytes(self, *, shared: bool) -> int:
+        needed = _EXTRA_BYTES + sum(each.arena_bytes(shared=shared) for each in self.configured)
         return -(-needed // _PAGE) * _PAGE
 
     def open_taps(self) -> None:
@@ -132,13 +148,18 @@ class GuestNet:
 
     # --- the driver --------------------------------------------------------------------------------------------------
 
-    def _drivers(self) -> Mapping[str, NorthDriver]:
+    def _drivers(self, *, shared: bool) -> Mapping[str, NorthDriver]:
+        self._shared = shared
         return {VENET_TYPE: self}
 
     def probe(self, device: ProxyDevice) -> Steps:
         """Bring a venet up and join it to what the topology says."""
         free = next((each for each in self.configured if each.venet is None), None)
-        config = free.north_config() if free is not None else VenetNorthConfig(rx_ring=32, tx_ring=32, sg=0, l4ro=0)
+        config = (
+            free.north_config(shared=self._shared)
+            if free is not None
+            else VenetNorthConfig(rx_ring=32, tx_ring=32, sg=0, l4ro=0)
+        )
         venet = VenetNorth(config)
         yield from venet.probe(device)
         self._probed[device.id] = venet

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections import deque
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Final
@@ -64,7 +65,7 @@ class GuestStack:
     # --- frames ------------------------------------------------------------------------------------------------------
 
     def _frames(self, packets: list[Packet]) -> None:
-        self._queue(self.responder.receive(packets, self._loop.time()))
+        self._queue(self.responder.receive(packets, time.monotonic()))
 
     def _link(self, up: bool) -> None:
         if up:
@@ -137,7 +138,7 @@ class GuestStack:
 
     def _advance(self) -> None:
         """Send what is due and tell who is done."""
-        now = self._loop.time()
+        now = time.monotonic()
         for identifier, (ping, done) in list(self._pings.items()):
             target = self._targets[identifier]
             for message in ping.poll(now):
@@ -156,11 +157,12 @@ class GuestStack:
             self._timer.cancel()
             self._timer = None
         if due:
-            self._timer = self._loop.call_at(max(min(due), self._loop.time()), self._tick)
+            # Not the loop's time, which goes in steps of a millisecond: round trips are shorter.
+            self._timer = self._loop.call_later(max(0.0, min(due) - time.monotonic()), self._tick)
 
     def _tick(self) -> None:
         self._timer = None
-        now = self._loop.time()
+        now = time.monotonic()
         if self.responder.deadline() is not None:
             self._queue(self.responder.tick(now))
         self._advance()

@@ -1,4 +1,4 @@
-"""Ports of switches that are no partition's, opened by their text: ``tap:NAME``, ``pcapng:FILE``, ``tcp:HOST:PORT`` ..."""
+"""Ports of switches that are no partition's, opened by their text: ``tap:NAME``, ``pcapng:FILE`` and so on."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from mmap import mmap
-from typing import Final, assert_never
+from typing import Final, Protocol, assert_never
 
 from pvnet.core.errors import PvnetError
 from pvnet.core.machine import Note, Tick
@@ -53,8 +53,21 @@ from pvnet_services.vbus_mirror import MirrorLink
 _CALL_TIMEOUT_S: Final = 30.0
 _PATH_TIMEOUT_S: Final = 5.0
 
-DriverMaker = Callable[[], Mapping[str, NorthDriver]]
-"""Makes the drivers of one attachment, by device type."""
+
+class DriverMaker(Protocol):
+    """Makes the drivers of one attachment, by device type."""
+
+    def __call__(self, *, shared: bool) -> Mapping[str, NorthDriver]:
+        """``shared``: the arena is shared memory; else every byte of it costs."""
+        ...
+
+
+class ArenaSize(Protocol):
+    """Says how large an arena is wanted."""
+
+    def __call__(self, *, shared: bool) -> int:
+        """Bytes, a multiple of 4096."""
+        ...
 
 
 class Attachment:
@@ -248,7 +261,7 @@ class VbusGuest:
     """Keeps a partition attached to the vbus host of its lab."""
 
     def __init__(
-        self, endpoint: Endpoint, arena_bytes: int, make_drivers: DriverMaker, ended: Callable[[], None]
+        self, endpoint: Endpoint, arena_bytes: ArenaSize, make_drivers: DriverMaker, ended: Callable[[], None]
     ) -> None:
         self.attachment: Attachment | None = None
         self._endpoint = endpoint
@@ -305,7 +318,11 @@ class VbusGuest:
                     return
                 self._drop()
                 attachment = self.attachment = Attachment(
-                    self._endpoint, self._size, self._make_drivers(), shared=shared, ended=self._ended
+                    self._endpoint,
+                    self._size(shared=shared),
+                    self._make_drivers(shared=shared),
+                    shared=shared,
+                    ended=self._ended,
                 )
                 result = await attachment.attach(number)
                 if result == -ENOENT and shared:

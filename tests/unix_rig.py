@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -79,6 +80,7 @@ def run_unix(scenario: Callable[[Rig], Awaitable[None]], *, seconds: float = 60.
         runner.get_loop().run_until_complete(asyncio.sleep(0))
         before = open_fds()
         runner.run(main())
+        gc.collect()  # a mapping has a descriptor for as long as it lives
         assert open_fds() == before
 
 

@@ -121,7 +121,8 @@ async def open_pair(
             ]
         cpus = (placement.asks, placement.answers)
         for number, (end, cpu) in enumerate(zip(ends, cpus, strict=True)):
-            end.tell(Told(name, number == 0, one_way, cpu, fds, address, options or {}).to_json())
+            peer_pid = ends[1 - number].pid
+            end.tell(Told(name, number == 0, one_way, cpu, peer_pid, fds, address, options or {}).to_json())
         for end in ends:
             try:
                 await end.hear(_START_S)  # "ready"
@@ -136,7 +137,7 @@ def _fds(name: str, *, one_way: bool) -> tuple[int, ...]:
         case "mp-pipe" if one_way:
             reading, writing = os.pipe()
             return writing, reading
-        case "mp-pipe" | "uvloop-unix":
+        case "mp-pipe" | "uvloop-unix" | "pvnet":
             one, other = socket.socketpair()
             return one.detach(), other.detach()
         case "eventfd":

@@ -41,6 +41,7 @@ class Told:
     one_way: bool
     """Whether it will only send (receive); else ask (answer).  Some contenders open their ends differently."""
     cpu: int
+    peer_pid: int
     fds: tuple[int, ...]
     """Inherited; what they are, and for which end, is the contender's business."""
     address: str

@@ -132,7 +132,7 @@ def test_an_end_reports_what_it_saw(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_an_end_is_told_survives_the_pipe() -> None:
-    told = Told("pvnet", True, False, 1, (3, 4), "ipc://x", {"spin": True})
+    told = Told("pvnet", True, False, 1, 77, (3, 4), "ipc://x", {"spin": True})
     line = told.to_json()
     assert "\n" not in line
     assert Told.from_json(line) == told

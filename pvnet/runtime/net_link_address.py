@@ -1,0 +1,81 @@
+"""Where a link between two switches goes, and the certificates that it uses."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pvnet.core.errors import ConfigError
+
+_EXPECTED: Final = "expected tcp:HOST:PORT, tcp-listen:HOST:PORT, tls:HOST:PORT or tls-listen:HOST:PORT"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkAddress:
+    """Where a link goes to, or where it is waited for."""
+
+    host: str
+    port: int
+    listen: bool
+    tls: bool
+
+    def __str__(self) -> str:
+        """As the user writes it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'tls' if self.tls else 'tcp'}{'-listen' if self.listen else ''}:{host}:{self.port}"
+
+
+def parse_link(text: str) -> LinkAddress:
+    """Read an address; IPv6 addresses stand in brackets.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    scheme, _, rest = text.partition(":")
+    host, _, port = rest.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        host = ""
+    if scheme not in ("tcp", "tcp-listen", "tls", "tls-listen") or not host or not port.isascii() or not port.isdigit():
+        raise ConfigError(f"link {text!r}: {_EXPECTED}")
+    listen = scheme.endswith("-listen")
+    if not (0 if listen else 1) <= int(port) <= 65535:
+        raise ConfigError(f"link {text!r}: port {port}: expected 1 to 65535")
+    return LinkAddress(host, int(port), listen, scheme.startswith("tls"))
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTls:
+    """PEM files.  A listener needs certificate and key; its CA file makes it ask others for theirs."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    def context(self, *, listen: bool) -> ssl.SSLContext:
+        """Return what asyncio needs.
+
+        Raises:
+            ConfigError: a file is missing or is not what it should be.
+        """
+        if listen and self.cert_file is None:
+            raise ConfigError("a link that listens with TLS needs a certificate file and a key file")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if listen else ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        file: Path | None = None
+        try:
+            if self.cert_file is not None:
+                file = self.cert_file
+                context.load_cert_chain(file, self.key_file)
+            if self.ca_file is not None:
+                file = self.ca_file
+                context.load_verify_locations(file)
+                context.verify_mode = ssl.CERT_REQUIRED
+            elif not listen:
+                context.load_default_certs()
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"TLS file {file}: {error.strerror or error}") from None
+        return context

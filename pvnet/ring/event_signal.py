@@ -181,6 +181,15 @@ class EventSignal:
         """Whether the peer said that it has ended."""
         return bool(self._words[self._peer + FLAGS] & CLOSED)
 
+    @property
+    def moved(self) -> bool:
+        """Whether the peer has handed over something since we looked: what to spin on."""
+        return self._words[self._peer + PROD] != self._noticed
+
+    def look(self) -> None:
+        """Polling instead of wakeups: call it before looking at the ring; :meth:`enable` tells what came after it."""
+        self._noticed = self._words[self._peer + PROD]
+
     def close(self) -> None:
         """Say that we have ended; ring the doorbell after it."""
         self._flags |= CLOSED

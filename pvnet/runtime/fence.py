@@ -17,7 +17,6 @@ Spec: vbus 5.4 (what was measured, and what an absent fence costs).
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import os
 import platform
 import threading
@@ -43,9 +42,8 @@ def lock_fence() -> Fence:
 
 def atomic_fence() -> Fence | None:
     """A fence for any machine, if libatomic is there."""
-    name = ctypes.util.find_library("atomic") or "libatomic.so.1"
     try:
-        function = ctypes.CDLL(name).atomic_thread_fence
+        function = ctypes.CDLL("libatomic.so.1").atomic_thread_fence
     except (OSError, AttributeError):
         return None
     function.argtypes = [ctypes.c_int]

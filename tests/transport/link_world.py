@@ -1,7 +1,8 @@
 """A world of Links for tests: a broker that can lie, lose and die, and a ledger that knows what must be true.
 
 No loop, no clock: time is a number, every event is a method.  Frames may arrive in any order, several times or never;
-states arrive in order per watcher (a broker keeps them), but as late as one likes.
+states arrive in order per watcher (a broker keeps them), but as late as one likes.  Two nodes may have a direct path (a
+socket), which needs no broker; each end learns in its own time that it has come or gone.
 """
 
 from __future__ import annotations
@@ -69,6 +70,19 @@ class Node:
     delivered: list[Envelope] = field(default_factory=list)
     superseded: bool = False
     told_at: list[tuple[int, str, str, int]] = field(default_factory=list)  # (event number, up or down, peer, inc.)
+    sockets: dict[str, Socket] = field(default_factory=dict)  # peer -> what frames to it go into
+    news: deque[tuple[Socket, bool]] = field(default_factory=deque)  # of sockets that came or went
+
+
+@dataclass(eq=False)
+class Socket:
+    """Between two incarnations."""
+
+    ends: dict[str, int]
+    is_open: bool = True
+
+    def other(self, name: str) -> str:
+        return next(end for end in self.ends if end != name)
 
 
 @dataclass
@@ -77,6 +91,7 @@ class Frame:
     source: str
     channel: str
     payload: bytes
+    socket: Socket | None = None
 
 
 class World:
@@ -145,7 +160,7 @@ class World:
     def offline(self, node: Node) -> None:
         node.online = False
         node.states.clear()
-        self.frames = [frame for frame in self.frames if frame.destination != node.name]
+        self.frames = [frame for frame in self.frames if frame.destination != node.name or frame.socket is not None]
         if node.running:
             node.link.disconnected()
 
@@ -167,6 +182,7 @@ class World:
         node = self.nodes[name]
         if node.running:
             self.cut(name)
+            self.close_sockets(node)
             node.running = False
 
     def stop(self, name: str) -> None:
@@ -175,7 +191,56 @@ class World:
             if node.online:
                 self.publish_state(name, state_frame(name, node.incarnation, Lifecycle.DEATH, node.connection, "bye"))
                 self.offline(node)
+            self.close_sockets(node)
             node.running = False
+
+    # --- direct paths -----------------------------------------------------------------------------------------------
+
+    def open_path(self, one: str, other: str) -> None:
+        """Connect two nodes directly, in place of the path that they may have."""
+        first, second = self.nodes[one], self.nodes[other]
+        if first.running and second.running:
+            self.break_path(one, other)
+            socket = Socket({one: first.incarnation, other: second.incarnation})
+            first.news.append((socket, True))
+            second.news.append((socket, True))
+
+    def break_path(self, one: str, other: str) -> None:
+        """What is under way is lost; both ends learn it later."""
+        for node in (self.nodes[one], self.nodes[other]):
+            known = [socket for socket, has_come in node.news if has_come]
+            for socket in [*node.sockets.values(), *known]:
+                if socket.is_open and set(socket.ends) == {one, other}:
+                    self.close_socket(socket)
+
+    def close_sockets(self, node: Node) -> None:
+        for other in self.nodes:
+            if other != node.name:
+                self.break_path(node.name, other)
+
+    def close_socket(self, socket: Socket) -> None:
+        socket.is_open = False
+        self.frames = [frame for frame in self.frames if frame.socket is not socket]
+        for name, incarnation in socket.ends.items():
+            if self.nodes[name].incarnation == incarnation:
+                self.nodes[name].news.append((socket, False))
+
+    def deliver_news(self, name: str) -> None:
+        """A node learns the next of what happened to its sockets."""
+        node = self.nodes[name]
+        if not node.news:
+            return
+        socket, has_come = node.news.popleft()
+        peer = socket.other(name)
+        if has_come:
+            node.sockets[peer] = socket
+        elif node.sockets.get(peer) is socket:
+            del node.sockets[peer]
+        else:
+            return
+        if node.running:
+            incarnation = socket.ends[peer]
+            self.carry_out(node, node.link.path_changed(peer, incarnation, is_direct=has_come, now=self.now))
 
     def broker_down(self) -> None:
         """The broker dies: connections, frames, retained states and wills are gone."""
@@ -185,7 +250,7 @@ class World:
         for node in self.nodes.values():
             if node.online:
                 self.offline(node)
-        self.frames.clear()
+        self.frames = [frame for frame in self.frames if frame.socket is not None]
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
@@ -209,7 +274,8 @@ class World:
     def deliver_frame(self, index: int = 0, *, keep: bool = False) -> None:
         frame = self.frames[index] if keep else self.frames.pop(index)
         node = self.nodes[frame.destination]
-        if node.online and node.running:
+        is_there = node.online if frame.socket is None else frame.socket.ends[node.name] == node.incarnation
+        if is_there and node.running:
             self.carry_out(node, node.link.receive(frame.source, frame.channel, frame.payload, self.now))
 
     def deliver_state(self, name: str) -> None:
@@ -235,9 +301,13 @@ class World:
                 self.deliver_frame()
             else:
                 waiting = [node.name for node in self.nodes.values() if node.states and node.online]
-                if not waiting:
+                news = [node.name for node in self.nodes.values() if node.news]
+                if waiting:
+                    self.deliver_state(waiting[0])
+                elif news:
+                    self.deliver_news(news[0])
+                else:
                     return
-                self.deliver_state(waiting[0])
         raise AssertionError("the nodes never stop talking")
 
     def pass_time(self, seconds: float, *, deliver: bool = False) -> None:
@@ -265,7 +335,11 @@ class World:
             match output:
                 case Transmit(destination, channel, payload):
                     self.frames_sent += 1
-                    if node.online and self.broker and self.nodes[destination].online:
+                    socket = node.sockets.get(destination)
+                    if socket is not None:
+                        if socket.is_open:
+                            self.frames.append(Frame(destination, node.name, channel, payload, socket))
+                    elif node.online and self.broker and self.nodes[destination].online:
                         self.frames.append(Frame(destination, node.name, channel, payload))
                 case Deliver(envelope):
                     self.check_delivery(node, envelope)

@@ -115,6 +115,18 @@ class Adversary(RuleBasedStateMachine):
     def broker_up(self) -> None:
         self.world.broker = True
 
+    @rule(pair=pairs)
+    def open_path(self, pair: tuple[str, str]) -> None:
+        self.world.open_path(*pair)
+
+    @rule(pair=pairs)
+    def break_path(self, pair: tuple[str, str]) -> None:
+        self.world.break_path(*pair)
+
+    @rule(name=names)
+    def deliver_news(self, name: str) -> None:
+        self.world.deliver_news(name)
+
     # --- the processes ----------------------------------------------------------------------------------------------
 
     @rule(name=names)

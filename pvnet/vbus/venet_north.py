@@ -175,10 +175,14 @@ class VenetNorth:
                 yield from self.ifup()
         except PvnetError:
             self._forget()
-            if not (yield from _close(device)):
+            if (yield from _close(device)):
+                parts.free()
+            else:
                 self._left.append(parts)  # the host has it until remove() closes the device
-                raise
-            parts.free()
+            raise
+        except GeneratorExit:
+            self._forget()
+            self._left.append(parts)
             raise
 
     def remove(self, device: ProxyDevice) -> Steps:

@@ -119,12 +119,12 @@ class _PacketSide(Side2026):
         if flat.nbytes != packet_ring_bytes(count, slot_bytes) or slot_bytes % SLOT_ALIGNMENT:
             raise RingError(EINVAL, f"packet ring of {count} slots of {slot_bytes} in {flat.nbytes} bytes")
         super().__init__(flat[:ring_bytes], count, locale, fence, None)
-        if self._u32[self._prod_word] or self._u32[self._cons_word]:
-            raise RingError(EINVAL, "packet ring was used before")
         self.slot_bytes = slot_bytes
         self.events = EventSignal(self._u32, locale, fence)
         """The wakeups of this side."""
         self.signal = self.events
+        if self._u32[self._prod_word] or self._u32[self._cons_word] or not self.events.claim():
+            raise RingError(EINVAL, "packet ring has this side already")
         self._doorbell = doorbell
         self._mask = count - 1
         self._peer_flags = line_word(1 - locale) + FLAGS

@@ -53,6 +53,8 @@ TO_SOUTH: Final = 1
 
 NEED_WAKEUP: Final = 1
 CLOSED: Final = 2
+ATTACHED: Final = 4
+"""Ours: somebody is this side already (packet rings, whose sides both attach)."""
 
 # Words of a line.
 PROD: Final = 0
@@ -189,6 +191,14 @@ class EventSignal:
     def look(self) -> None:
         """Polling instead of wakeups: call it before looking at the ring; :meth:`enable` tells what came after it."""
         self._noticed = self._words[self._peer + PROD]
+
+    def claim(self) -> bool:
+        """Say that we are this side; False: somebody is already (a mistake to be noticed, not a lock)."""
+        if self._words[self._own + FLAGS] & ATTACHED:
+            return False
+        self._flags |= ATTACHED
+        self._words[self._own + FLAGS] = self._flags
+        return True
 
     def close(self) -> None:
         """Say that we have ended; ring the doorbell after it."""

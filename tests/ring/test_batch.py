@@ -222,7 +222,8 @@ def test_memory_that_is_no_fresh_packet_ring_of_this_shape_is_refused():
     huge = memoryview(bytearray(pair.view))
     struct.pack_into("<I", huge, 8, 0xFFFFFFFF)
     for end, memory, slot in (
-        (PacketProducer, view, SLOT),  # used
+        (PacketProducer, pair.view, SLOT),
+        (PacketConsumer, pair.view, SLOT),
         (PacketConsumer, view, 2 * SLOT),
         (PacketConsumer, view, 12),
         (PacketConsumer, view[:-8], SLOT),

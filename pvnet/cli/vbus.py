@@ -237,6 +237,35 @@ def device_set(
 
 
 @app.command()
+def call(
+    partition: NodeArgument,
+    device: Annotated[int, typer.Argument(metavar="ID", min=0, max=(1 << 32) - 1, help="Id of the device on its bus.")],
+    func: Annotated[int, typer.Argument(metavar="FUNC", min=0, max=(1 << 32) - 1, help="Number of the function.")],
+    text: Annotated[str | None, typer.Option("--text", help="Data, as text.")] = None,
+    hex_digits: Annotated[
+        str | None, typer.Option("--hex", metavar="DIGITS", help="Data, as hexadecimal digits.")
+    ] = None,
+    version: Annotated[int, typer.Option("--version", min=0, max=(1 << 32) - 1, help="Version to open it with.")] = 1,
+    lab: LabOption = None,
+    as_json: JsonOption = False,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Make one devcall from a partition to a device that has no driver there (class echo, for a start)."""
+    if text is not None and hex_digits is not None:
+        raise ConfigError("data: expected --text or --hex, not both")
+    try:
+        data = bytes.fromhex(hex_digits) if hex_digits is not None else (text or "").encode()
+    except ValueError:
+        raise ConfigError(f"--hex {(hex_digits or '')[:60]!r}: expected pairs of hexadecimal digits") from None
+    name = check_name(partition, "partition")
+    result, out = run(_use(lab, timeout, lambda host: host.devcall(name, device, func, data, version=version)))
+    if as_json:
+        say_json({"result": result, "data": out.hex()})
+        return
+    say(f"result {result}" + (f", data {out.hex()} {out.decode('ascii', 'backslashreplace')!r}" if out else ""))
+
+
+@app.command()
 def ping(
     partition: NodeArgument,
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="IPv4 address to send to.")],

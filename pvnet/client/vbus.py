@@ -13,7 +13,7 @@ from typing import Any
 
 from pvnet.client.lab import Lab
 from pvnet.core.errors import ConfigError, RefusedError
-from pvnet.pb.v1.management_pb2 import Management, ManagementReply, NetPing, SwitchAdmin, VbusAdmin
+from pvnet.pb.v1.management_pb2 import Management, ManagementReply, NetPing, SwitchAdmin, VbusAdmin, VbusDevcall
 from pvnet.runtime.topology import BRIDGE
 
 
@@ -117,6 +117,14 @@ class VbusHost:
         await self._ask(Management(switch=SwitchAdmin(verb=SwitchAdmin.PORT_REMOVE, switch=switch, port=port)))
 
     # --- guests ------------------------------------------------------------------------------------------------------
+
+    async def devcall(
+        self, partition: str, device: int, func: int, data: bytes = b"", *, version: int = 1
+    ) -> tuple[int, bytes]:
+        """Have a partition open a device of its bus, make one devcall and close it; returns (result, data)."""
+        command = VbusDevcall(device=device, version=version, func=func, data=data)
+        shown = await self._ask(Management(devcall=command), partition)
+        return int(shown["result"]), bytes.fromhex(shown["data"])
 
     async def ping(
         self,

@@ -310,6 +310,16 @@ def count(status: dict[str, Any]) -> dict[str, Any]:
     for name, adapter in {"": vmc}.items() if "state" in vmc else vmc.items():
         counts[f"vmc {name}".strip()] = {key: adapter[key] for key in _COUNTED_OF_VMC if key in adapter}
         counts[f"indices {name}".strip()] = sorted(map(_index, adapter["indices"]), key=str)
+    net = status.get("net")
+    if net is not None:
+        bridge = net["bridge"] or {}
+        counts["net"] = {
+            "links": [interface["link"] for interface in net["interfaces"]],
+            **{key: bridge.get(key) for key in ("state", "signals", "arena_used", "direct_signals")},
+        }
+    if "clients" in status:
+        keys = ("name", "state", "signals", "direct_signals")
+        counts["clients"] = sorted(({key: client[key] for key in keys} for client in status["clients"]), key=str)
     return counts
 
 
@@ -333,6 +343,8 @@ def is_at_rest(census: dict[str, dict[str, Any]]) -> bool:
     for counts in census.values():
         for key, value in counts.items():
             if key.startswith("vmc") and (value["state"] != "ready" or value.get("copies_under_way")):
+                return False
+            if key == "net" and not (value["state"] in {None, "up"} and all(value["links"])):
                 return False
             if key.startswith("indices") and not all(
                 index["state"] in _AT_REST and index["buffers"] and _BUFFERS_AT_REST.issuperset(index["buffers"])

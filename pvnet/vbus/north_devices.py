@@ -97,6 +97,8 @@ class Proxy:
         self.state = DeviceState.UNBOUND
         self.gone = False
         """DEVDROP: the end of REMOVING is the end of the device."""
+        self.next_type: str | None = None
+        """DEVADD of the same id came meanwhile: then the next device begins."""
         self.announced = False
         """DeviceBound was said, DeviceUnbound is owed."""
         self.retry_at: float | None = None

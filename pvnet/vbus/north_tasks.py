@@ -77,7 +77,11 @@ class NorthTasks:
     # -- devices -----------------------------------------------------------------------------------------------------
 
     def add(self, id: int, type: str) -> None:  # noqa: A002
-        """DEVADD."""
+        """DEVADD; for an id that is just being removed (the partition left the bus and came back) once that is done."""
+        leaving = self.devices.get(id)
+        if leaving is not None and leaving.gone and leaving.next_type is None:
+            leaving.next_type = type
+            return
         if id in self.devices or len(self.devices) >= self._config.devices:
             self._machine.counters["bad_devadd"] += 1
             return
@@ -104,7 +108,9 @@ class NorthTasks:
     def drop_id(self, id: int) -> None:  # noqa: A002
         """DEVDROP; an unknown id is counted."""
         proxy = self.devices.get(id)
-        if proxy is None or proxy.gone:
+        if proxy is not None and proxy.next_type is not None:
+            proxy.next_type = None
+        elif proxy is None or proxy.gone:
             self._machine.counters["bad_devdrop"] += 1
         else:
             self.drop(proxy)
@@ -127,6 +133,7 @@ class NorthTasks:
     def host_gone(self) -> None:
         """The host is dead: every device goes, with no host to ask."""
         for proxy in list(self.devices.values()):
+            proxy.next_type = None
             proxy.device_closed()
         for proxy in list(self.devices.values()):
             self.drop(proxy)
@@ -242,6 +249,8 @@ class NorthTasks:
             self._machine.say(DeviceUnbound(proxy.id, proxy.type))
         if proxy.gone:
             del self.devices[proxy.id]
+            if proxy.next_type is not None:
+                self.add(proxy.id, proxy.next_type)
             return
         proxy.state = DeviceState.RETRYING
         proxy.retry_at = self._machine.now() + min(self._config.retry * 2**proxy.retries, self._config.retry_most)

@@ -12,7 +12,7 @@ from ipaddress import IPv4Interface
 
 from pvnet.core.errors import ConfigError, PvnetError, RefusedError
 from pvnet.core.machine import Note
-from pvnet.pb.v1.management_pb2 import NetPing
+from pvnet.pb.v1.management_pb2 import NetPing, VbusDevcall
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.tap import Tap, TapOptions
 from pvnet.runtime.topology import Topology
@@ -21,6 +21,7 @@ from pvnet.vbus.north_driver import NorthDriver, ProxyDevice, Steps
 from pvnet.vbus.packet import ETHERNET_HEADER, MAX_PACKET
 from pvnet.vbus.venet_layout import VENET_TYPE
 from pvnet.vbus.venet_north import VenetNorth, VenetNorthConfig
+from pvnet_services.guest_raw import load_drivers, raw_devcall
 from pvnet_services.guest_stack import GuestStack
 from pvnet_services.guest_tap import GuestTap
 from pvnet_services.vbus_guest import VbusGuest
@@ -150,7 +151,10 @@ class GuestNet:
 
     def _drivers(self, *, shared: bool) -> Mapping[str, NorthDriver]:
         self._shared = shared
-        return {VENET_TYPE: self}
+        return {**load_drivers(self._driver_failed), VENET_TYPE: self}
+
+    def _driver_failed(self, name: str, why: str) -> None:
+        self._endpoint.note(Note("driver_failed", (("driver", name), ("reason", why)), "warning"))
 
     def probe(self, device: ProxyDevice) -> Steps:
         """Bring a venet up and join it to what the topology says."""
@@ -233,6 +237,17 @@ class GuestNet:
             }
         assert failure is not None
         raise failure
+
+    async def devcall(self, command: VbusDevcall) -> dict[str, object]:
+        """Make one devcall to a device that no driver of this partition has.
+
+        Raises:
+            RefusedError: no such device, it has a driver, or the host refused (with the errno of the original).
+        """
+        attachment = self.guest.attachment
+        if attachment is None:
+            raise RefusedError(f"{self._endpoint.name} is on no bus")
+        return await raw_devcall(attachment.machine, command, attachment.run)
 
     def shown(self) -> dict[str, object]:
         """Numbers for ``show_status``."""

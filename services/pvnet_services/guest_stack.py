@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections import deque
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Final
@@ -16,6 +15,7 @@ from typing import Final
 from pvnet.core.errors import ConfigError, RefusedError
 from pvnet.core.machine import Counters
 from pvnet.pb.v1.management_pb2 import NetPing
+from pvnet.runtime.clock import fine_clock
 from pvnet.vbus.inet import PROTOCOL_ICMP
 from pvnet.vbus.packet import Packet, packet_of
 from pvnet.vbus.ping import Ping, PingResult
@@ -24,6 +24,8 @@ from pvnet.vbus.venet_north import VenetNorth
 
 _QUEUE: Final = 4096
 """Frames that may wait for the transmit ring."""
+_UNRESOLVED: Final = 64
+"""Packets that may wait until a neighbour has said where it is; over a broker that takes a while."""
 _PINGS: Final = 64
 """Ping commands at a time."""
 
@@ -33,10 +35,11 @@ class GuestStack:
 
     def __init__(self, venet: VenetNorth, address: IPv4Interface) -> None:
         self.counters = Counters()
-        self.responder = Responder(venet.mac, address, ResponderOptions(mtu=venet.mtu))
+        self.responder = Responder(venet.mac, address, ResponderOptions(mtu=venet.mtu, waiting_per_address=_UNRESOLVED))
         self.responder.on_icmp = self._icmp
         self._venet = venet
         self._loop = asyncio.get_running_loop()
+        self._clock = fine_clock(self._loop)
         self._waiting: deque[bytes] = deque()
         self._pings: dict[int, tuple[Ping, asyncio.Future[PingResult]]] = {}
         self._targets: dict[int, IPv4Address] = {}
@@ -65,7 +68,7 @@ class GuestStack:
     # --- frames ------------------------------------------------------------------------------------------------------
 
     def _frames(self, packets: list[Packet]) -> None:
-        self._queue(self.responder.receive(packets, time.monotonic()))
+        self._queue(self.responder.receive(packets, self._clock()))
 
     def _link(self, up: bool) -> None:
         if up:
@@ -138,7 +141,7 @@ class GuestStack:
 
     def _advance(self) -> None:
         """Send what is due and tell who is done."""
-        now = time.monotonic()
+        now = self._clock()
         for identifier, (ping, done) in list(self._pings.items()):
             target = self._targets[identifier]
             for message in ping.poll(now):
@@ -157,12 +160,11 @@ class GuestStack:
             self._timer.cancel()
             self._timer = None
         if due:
-            # Not the loop's time, which goes in steps of a millisecond: round trips are shorter.
-            self._timer = self._loop.call_later(max(0.0, min(due) - time.monotonic()), self._tick)
+            self._timer = self._loop.call_later(max(0.0, min(due) - self._clock()), self._tick)
 
     def _tick(self) -> None:
         self._timer = None
-        now = time.monotonic()
+        now = self._clock()
         if self.responder.deadline() is not None:
             self._queue(self.responder.tick(now))
         self._advance()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Awaitable
 from functools import partial
 
 from pvnet.client.scm_layout import guest_config
@@ -253,7 +254,9 @@ class PartitionNode:
             case "issue_hcall":
                 self.endpoint.spawn(self._issue_hcall(envelope), "hcall")
             case "ping" if self.net is not None:
-                self.endpoint.spawn(self._ping(self.net, envelope), "ping")
+                self.endpoint.spawn(self._answer_json(self.net.ping(command.ping), envelope), "ping")
+            case "devcall" if self.net is not None:
+                self.endpoint.spawn(self._answer_json(self.net.devcall(command.devcall), envelope), "devcall")
             case kind:
                 self.endpoint.refuse(envelope, f"a partition does not take {kind}")
 
@@ -269,9 +272,9 @@ class PartitionNode:
         else:
             self.endpoint.reply(envelope, Envelope(management_reply=ManagementReply(rc=rc, outs=outs)))
 
-    async def _ping(self, net: GuestNet, envelope: Envelope) -> None:
+    async def _answer_json(self, work: Awaitable[dict[str, object]], envelope: Envelope) -> None:
         try:
-            shown = await net.ping(envelope.management.ping)
+            shown = await work
         except PvnetError as error:
             self.endpoint.refuse(envelope, str(error))
         else:

@@ -254,7 +254,12 @@ class Attachment:
 
     def shown(self) -> dict[str, object]:
         """Numbers for ``show_status``."""
-        return {**self.machine.shown(), "shared": self.is_shared, "direct_signals": len(self._signals)}
+        return {
+            **self.machine.shown(),
+            "shared": self.is_shared,
+            "direct_signals": len(self._signals),
+            "arena_used": self.machine.allocator.used,
+        }
 
 
 class VbusGuest:

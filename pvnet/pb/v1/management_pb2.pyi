@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Management(_message.Message):
-    __slots__ = ("token", "list_partitions", "show_partition", "power_on", "power_off", "issue_hcall", "show_status", "shut_down", "scm_inject", "finish_flush", "vbus", "switch", "ping")
+    __slots__ = ("token", "list_partitions", "show_partition", "power_on", "power_off", "issue_hcall", "show_status", "shut_down", "scm_inject", "finish_flush", "vbus", "switch", "ping", "devcall")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LIST_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     SHOW_PARTITION_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,7 @@ class Management(_message.Message):
     VBUS_FIELD_NUMBER: _ClassVar[int]
     SWITCH_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
+    DEVCALL_FIELD_NUMBER: _ClassVar[int]
     token: int
     list_partitions: ListPartitions
     show_partition: ShowPartition
@@ -35,7 +36,8 @@ class Management(_message.Message):
     vbus: VbusAdmin
     switch: SwitchAdmin
     ping: NetPing
-    def __init__(self, token: _Optional[int] = ..., list_partitions: _Optional[_Union[ListPartitions, _Mapping]] = ..., show_partition: _Optional[_Union[ShowPartition, _Mapping]] = ..., power_on: _Optional[_Union[PowerOn, _Mapping]] = ..., power_off: _Optional[_Union[PowerOff, _Mapping]] = ..., issue_hcall: _Optional[_Union[IssueHcall, _Mapping]] = ..., show_status: _Optional[_Union[ShowStatus, _Mapping]] = ..., shut_down: _Optional[_Union[ShutDown, _Mapping]] = ..., scm_inject: _Optional[_Union[ScmInject, _Mapping]] = ..., finish_flush: _Optional[_Union[FinishFlush, _Mapping]] = ..., vbus: _Optional[_Union[VbusAdmin, _Mapping]] = ..., switch: _Optional[_Union[SwitchAdmin, _Mapping]] = ..., ping: _Optional[_Union[NetPing, _Mapping]] = ...) -> None: ...
+    devcall: VbusDevcall
+    def __init__(self, token: _Optional[int] = ..., list_partitions: _Optional[_Union[ListPartitions, _Mapping]] = ..., show_partition: _Optional[_Union[ShowPartition, _Mapping]] = ..., power_on: _Optional[_Union[PowerOn, _Mapping]] = ..., power_off: _Optional[_Union[PowerOff, _Mapping]] = ..., issue_hcall: _Optional[_Union[IssueHcall, _Mapping]] = ..., show_status: _Optional[_Union[ShowStatus, _Mapping]] = ..., shut_down: _Optional[_Union[ShutDown, _Mapping]] = ..., scm_inject: _Optional[_Union[ScmInject, _Mapping]] = ..., finish_flush: _Optional[_Union[FinishFlush, _Mapping]] = ..., vbus: _Optional[_Union[VbusAdmin, _Mapping]] = ..., switch: _Optional[_Union[SwitchAdmin, _Mapping]] = ..., ping: _Optional[_Union[NetPing, _Mapping]] = ..., devcall: _Optional[_Union[VbusDevcall, _Mapping]] = ...) -> None: ...
 
 class ListPartitions(_message.Message):
     __slots__ = ("first",)
@@ -194,6 +196,18 @@ class SwitchAdmin(_message.Message):
     switch: str
     port: str
     def __init__(self, verb: _Optional[_Union[SwitchAdmin.Verb, str]] = ..., switch: _Optional[str] = ..., port: _Optional[str] = ...) -> None: ...
+
+class VbusDevcall(_message.Message):
+    __slots__ = ("device", "version", "func", "data")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    FUNC_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    device: int
+    version: int
+    func: int
+    data: bytes
+    def __init__(self, device: _Optional[int] = ..., version: _Optional[int] = ..., func: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class NetPing(_message.Message):
     __slots__ = ("address", "count", "payload_bytes", "interval_ms", "timeout_ms")

@@ -34,6 +34,15 @@ class Round:
     """The whole round."""
     wrong: int
     """Calls with no answer, or with the answer of another call."""
+    told: tuple[float, float] | None = None
+    """Median and 99th percentile in seconds, of a contender that does not tell its times."""
+
+    def quantiles(self) -> tuple[float, float]:
+        """Return median and 99th percentile in seconds."""
+        if self.told is not None:
+            return self.told
+        cuts = quantiles(self.times, n=100)
+        return cuts[49], cuts[98]
 
 
 class Contender(Protocol):
@@ -99,9 +108,9 @@ async def compare(
         for contender in contenders if number % 2 == 0 else reversed(contenders):
             shown = await _one(contender, count, in_flight)
             into = measured[contender.name]
-            cuts = quantiles(shown.times, n=100)
-            into.p50.values.append(cuts[49])
-            into.p99.values.append(cuts[98])
+            p50, p99 = shown.quantiles()
+            into.p50.values.append(p50)
+            into.p99.values.append(p99)
             into.per_s.values.append(count / shown.seconds)
             into.wrong += shown.wrong
     return measured

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,14 +16,30 @@ from pvnet.core.errors import ConfigError
 if TYPE_CHECKING:
     from pvnet.bench.report import Result
 
-SCENARIOS = {"vmc": ("echo-64", "echo-4096"), "hcall": ("mqtt-rtt", "mqtt-pipelined")}
+SCENARIOS = {
+    "vmc": ("echo-64", "echo-4096"),
+    "hcall": ("mqtt-rtt", "mqtt-pipelined", "unix-rtt", "unix-concurrent"),
+    "crq": ("unix-rtt",),
+    "rdma": ("4KiB", "64KiB", "1MiB", "64MiB"),
+    "ring": ("64B-batched", "64B-single", "64B-rtt", "64B-rtt-spin"),
+    "venet": ("throughput", "rtt"),
+}
 """Every scenario with its cases, in the order in which they are measured."""
+_FUNCTIONS = {
+    "vmc": "pvnet.bench.vmc:bench_vmc",
+    "hcall": "pvnet.bench.hcall:bench_hcall",
+    "crq": "pvnet.bench.crq:bench_crq",
+    "rdma": "pvnet.bench.rdma:bench_rdma",
+    "ring": "pvnet.bench.ring:bench_ring",
+    "venet": "pvnet.bench.venet:bench_venet",
+}
+"""What measures a scenario; imported when it is asked for, since each brings its own libraries."""
 
 
 def bench(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME...", help="Scenarios (vmc, hcall) or cases (hcall/mqtt-rtt); default: all."),
+        typer.Argument(metavar="NAME...", help="Scenarios (ring) or cases (hcall/mqtt-rtt); default: all."),
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the report there.")
@@ -63,11 +81,15 @@ def chosen_cases(names: list[str]) -> dict[str, set[str]]:
 
 
 async def _measure(chosen: dict[str, set[str]], *, quick: bool, broker: str) -> list[Result]:
-    from pvnet.bench.hcall import bench_hcall
-    from pvnet.bench.vmc import bench_vmc
-
     results: list[Result] = []
-    for scenario, function in (("vmc", bench_vmc), ("hcall", bench_hcall)):
+    for scenario in SCENARIOS:
         if scenario in chosen:
-            results += await function(quick=quick, broker=broker, cases=chosen[scenario], tell=say)
+            measure = _function(scenario)
+            results += await measure(quick=quick, broker=broker, cases=chosen[scenario], tell=say)
     return results
+
+
+def _function(scenario: str) -> Callable[..., Awaitable[list[Result]]]:
+    module, _, name = _FUNCTIONS[scenario].partition(":")
+    function: Callable[..., Awaitable[list[Result]]] = getattr(import_module(module), name)
+    return function

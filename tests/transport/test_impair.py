@@ -1,4 +1,4 @@
-"""Faults on a real broker: the link repairs them; the dice say what they did."""
+"""Faults on a real broker and on unix sockets: the link repairs them; the dice say what they did."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pvnet.core.errors import ConfigError
 from pvnet.core.names import NodeName
 from pvnet.testing.contract import (
     SCENARIOS,
+    LoopbackUnderTest,
     MqttNetwork,
     MqttUnderTest,
     Network,
@@ -20,6 +21,7 @@ from pvnet.testing.contract import (
     run,
     two_nodes_call_each_other,
 )
+from pvnet.testing.unix import UnixNetwork, UnixUnderTest
 from pvnet.transport.base import Channel, Port
 from pvnet.transport.impair import ImpairedPort
 from pvnet.transport.loopback import FaultDice, Faults
@@ -77,6 +79,45 @@ def test_the_contract_holds_over_an_impaired_broker(scenario: Scenario) -> None:
     if scenario in {calls_run_exactly_once_and_in_order, two_nodes_call_each_other, order_holds_across_channels}:
         for fault in ("dropped", "duplicated", "reordered"):
             assert sum(port.dice.counters[fault] for port in transport.ports), f"nothing was {fault}"
+
+
+class ImpairedUnix(UnixUnderTest):
+    """Direct paths over the loopback network; every frame, direct or not, is impaired."""
+
+    def __init__(self) -> None:
+        super().__init__(LoopbackUnderTest())
+        self.ports: list[ImpairedPort] = []
+
+    @asynccontextmanager
+    async def _network(self) -> AsyncIterator[Network]:
+        async with super()._network() as network:
+            assert isinstance(network, UnixNetwork)
+            yield ImpairedUnixNetwork(network, self.ports)
+
+
+class ImpairedUnixNetwork:
+    def __init__(self, inner: UnixNetwork, ports: list[ImpairedPort]) -> None:
+        self._inner = inner
+        self._ports = ports
+
+    def port(self, name: NodeName) -> Port:
+        self._ports.append(ImpairedPort(self._inner.port(name), BAD, seed=len(self._ports)))
+        return self._ports[-1]
+
+    async def kill(self, port: Port) -> None:
+        assert isinstance(port, ImpairedPort)
+        await self._inner.kill(port._port)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_the_contract_holds_over_impaired_unix_sockets(scenario: Scenario) -> None:
+    transport = ImpairedUnix()
+    run(transport, scenario)
+    if scenario in {calls_run_exactly_once_and_in_order, two_nodes_call_each_other, order_holds_across_channels}:
+        for fault in ("dropped", "duplicated", "reordered"):
+            assert sum(port.dice.counters[fault] for port in transport.ports), f"nothing was {fault}"
+        (network,) = transport.networks
+        assert sum(port.paths.counters["paths"] for port in network.ports) >= 2, "no path came about"
 
 
 async def test_certain_loss_and_certain_duplication() -> None:

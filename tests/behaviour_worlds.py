@@ -170,9 +170,10 @@ WORLDS = [
 
 
 def topology(**tables: Any) -> Topology:
-    """The default topology without storage, with other tables; a lab name that no other scenario has."""
+    """The default topology without storage and network, with other tables; a lab name that no other scenario has."""
     made = default_topology(f"b{next(_numbers)}")
-    made.partitions[:] = [partition.model_copy(update={"scm": []}) for partition in made.partitions]
+    made.partitions[:] = [partition.model_copy(update={"scm": [], "venet": []}) for partition in made.partitions]
+    made.switches.clear()
     return Topology.model_validate({**made.model_dump(by_alias=True), **tables})
 
 

@@ -17,6 +17,7 @@ import typer
 from pvnet.cli.run import JsonOption, run, say, say_json
 from pvnet.client import Lab
 from pvnet.client.scm import ScmDevice
+from pvnet.client.vbus import VbusHost
 from pvnet.core.errors import PvnetError
 from pvnet.papr.hcall import HcallOpcode, rc_name
 from pvnet.pb.v1.management_pb2 import (
@@ -34,6 +35,7 @@ from pvnet.scm.pdsm import HealthLevel
 from pvnet.vmc.context import VmcState
 
 _ECHOES = 100
+_PINGS = 100
 _UNKNOWN_OPCODE = 0x3E4 + 1
 
 
@@ -122,6 +124,7 @@ def _next_commands() -> list[tuple[str, str]]:
         (f"{pvnet} up --detach", "start a lab that stays (pvnet down ends it)"),
         (f"{pvnet} lpar on lpar2", "power a partition on, through the VMC"),
         (f"{pvnet} vmc echo --count 1000", "talk to the hypervisor's router"),
+        (f"{pvnet} vbus ping lpar1 10.77.0.2", "packets between two guests (when lpar2 is on)"),
     ]
 
 
@@ -194,6 +197,26 @@ async def _scm(show: Demo, lab: Lab) -> None:
     show.step("lpar1 SCM: labels, blocks, H_SCM_FLUSH", f"read back {'right' if kept else 'WRONG'}, health {health}")
 
 
+async def _network(show: Demo, lab: Lab) -> None:
+    """Packets between two guests: virtual Ethernet, rings in shared memory, the switch of the bridge process."""
+    host = VbusHost(lab)
+    result = await host.ping("lpar1", "10.77.0.2", count=_PINGS, interval_s=0.0)
+    show.lost += result["sent"] - result["received"]
+    show.duplicated += result["duplicates"]
+    how = "shared memory" if (await _bridge_of(lab, "lpar1"))["shared"] else "copies over the broker"
+    times = result["round_trip_s"]
+    show.step(
+        f"{_PINGS} pings lpar1 > venet, switch > lpar2",
+        f"{result['received']} answered, avg {times['avg'] * 1000:.2f} ms, {how}" if times else "none answered",
+    )
+
+
+async def _bridge_of(lab: Lab, partition: str) -> dict[str, Any]:
+    reply = await lab.command(partition, Management(show_status=ShowStatus()))
+    bridge: dict[str, Any] = json.loads(reply.status_json)["net"]["bridge"]
+    return bridge
+
+
 async def _power(show: Demo, lab: Lab) -> None:
     """Management commands the whole way: manager, VMC, hypervisor, supervisor."""
     show.sessions += 1  # the manager's own
@@ -205,6 +228,7 @@ async def _power(show: Demo, lab: Lab) -> None:
     show.step("lpar list (manager > VMC > hypervisor)", states(list(listed.partitions)))
     on = await lab.manage(Management(power_on=PowerOn(name="lpar2")))
     show.step("lpar on lpar2", f"{states(list(on.partitions))}, process {on.partitions[0].pid}")
+    await _network(show, lab)
     off = await lab.manage(Management(power_off=PowerOff(name="lpar2")))
     show.step("lpar off lpar2", states(list(off.partitions)))
 
@@ -212,7 +236,7 @@ async def _power(show: Demo, lab: Lab) -> None:
 async def _messages(show: Demo, lab: Lab) -> int:
     """Ask every node what it sent, and what it had to drop."""
     total = lab.endpoint.counters["sent"]
-    for node in ("hypervisor", lab.management_partition, "manager"):
+    for node in ("hypervisor", "bridge", lab.management_partition, "lpar1", "manager"):
         reply = await lab.command(node, Management(show_status=ShowStatus()))
         status = json.loads(reply.status_json)
         total += status["endpoint"].get("sent", 0)

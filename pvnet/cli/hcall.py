@@ -146,7 +146,6 @@ _REST = (
     "GET, DELETE /uom/jobs/{id}",
     "GET /uom/Event",
 )
-_VBUS = ("NEGOTIATE", "QREG", "SLOWCALL", "FASTCALL_ADD", "FASTCALL_DROP", "DEVOPEN", "DEVCLOSE", "DEVCALL", "DEVSHM")
 _MDEV = ("region read", "region write", "SET_IRQS", "RESET", "DMA map", "DMA unmap")
 _NOT_YET = "no (not yet)"
 
@@ -155,6 +154,8 @@ def support_matrix() -> list[dict[str, str]]:
     """Rows of ``supported``: kind, number, name, state (``yes``, or ``no`` with what is answered)."""
     from pvnet.papr.platform_io import LOPAR
     from pvnet.scm.profiles import PHYP
+    from pvnet.vbus.layout import BridgeVector, BusVector, EventId
+    from pvnet.vbus.venet_layout import VenetFunction
 
     done = LOPAR.hcalls | PHYP.calls
 
@@ -172,7 +173,10 @@ def support_matrix() -> list[dict[str, str]]:
     for target in RouterTarget:
         state = "yes" if target == RouterTarget.ROUTER else "no (0x8023)"
         rows.append(row("router target", f"{int(target):#06x}", target.name, state))
-    rows += [row("vbus call", "-", name, _NOT_YET) for name in _VBUS]
+    rows += [row("vbus bridge call", str(int(v)), v.name, "yes") for v in BridgeVector]
+    rows += [row("vbus call", str(int(v)), v.name, "yes") for v in BusVector]
+    rows += [row("vbus event", str(int(e)), e.name, "yes") for e in EventId]
+    rows += [row("venet function", str(int(f)), f.name, "yes") for f in VenetFunction]
     rows += [row("mdev access", "-", name, _NOT_YET) for name in _MDEV]
     rows += [row("rest resource", "-", name, _NOT_YET) for name in _REST]
     return rows

@@ -401,9 +401,14 @@ def default_topology(lab: str = "lab") -> Topology:
         lab=LabConfig(name=lab),
         partition=[
             PartitionConfig(name="mp", management=True),
-            PartitionConfig(name="lpar1", scm=[ScmConfig(size=16 << 20, block_size=1 << 20)]),
-            PartitionConfig(name="lpar2", autostart=False),
+            PartitionConfig(
+                name="lpar1",
+                scm=[ScmConfig(size=16 << 20, block_size=1 << 20)],
+                venet=[VenetConfig(address="10.77.0.1/24")],
+            ),
+            PartitionConfig(name="lpar2", autostart=False, venet=[VenetConfig(address="10.77.0.2/24")]),
         ],
+        switch=[SwitchConfig()],
         manager=ManagerConfig(),
     )
 

@@ -56,7 +56,7 @@ def test_example_with_every_setting_has_every_setting() -> None:
 
 def test_default_lab() -> None:
     topology = default_topology()
-    assert topology.node_names == ["hypervisor", "mp", "lpar1", "lpar2", "manager"]
+    assert topology.node_names == ["hypervisor", "bridge", "mp", "lpar1", "lpar2", "manager"]
     assert [topology.lpar_id(p.name) for p in topology.partitions] == [1, 2, 3]
     assert topology.management_partition is not None
     assert topology.management_partition.name == "mp"

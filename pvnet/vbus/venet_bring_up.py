@@ -31,6 +31,7 @@ from pvnet.vbus.venet_layout import (
     L4roQuery,
     LinkState,
     SgCapability,
+    Traffic,
     VenetFunction,
     VenetRegion,
     decode_event,
@@ -51,6 +52,25 @@ def round_up(size: int) -> int:
     return -(-size // _ALIGN) * _ALIGN
 
 
+def arena_bytes(config: VenetNorthConfig) -> int:
+    """The most memory of the arena that a venet of this configuration takes, whatever is agreed."""
+    variant = Variant.IOQ_2026 if config.ring_2026 else Variant.IOQ_2009
+    count, size = config.transmit_buffers(config.sg)
+    pieces = [
+        config.rx_ring * config.receive_bytes,
+        ring_bytes(config.rx_ring, variant),
+        max(count * size, config.tx_ring * config.transmit_buffers(0)[1]),
+        ring_bytes(config.tx_ring, variant),
+    ]
+    if config.sg:
+        pieces.append(config.tx_ring * MAX_SG_BYTES)
+    if config.eventq:
+        pieces += [config.event_ring * EVENT_BYTES, ring_bytes(config.event_ring, variant)]
+    if config.l4ro:
+        pieces += [config.rx_ring * MAX_SG_BYTES, ring_bytes(config.pages, variant), config.pages * config.page_bytes]
+    return sum(round_up(piece) for piece in pieces)
+
+
 class VenetParts:
     """What a brought-up venet consists of.
 
@@ -60,9 +80,12 @@ class VenetParts:
     transmit: NorthTransmit
     receive: NorthReceive
 
-    def __init__(self, device: ProxyDevice, counters: Counters, broken: Callable[[RingFault], None]) -> None:
+    def __init__(
+        self, device: ProxyDevice, counters: Counters, traffic: Traffic, broken: Callable[[RingFault], None]
+    ) -> None:
         self.device = device
         self.counters = counters
+        self.traffic = traffic
         self.sg = 0
         self.eventq = 0
         self.l4ro = 0
@@ -296,7 +319,7 @@ def _receive(
     address, view = parts.alloc(ring_bytes(count, variant))
     ring = create_ring(view, count, Pattern.RX, device.fence, variant)
     receive = NorthReceive(
-        ring, buffers, buffer_address, size, parts.counters, on_frames, pool, parts.pages, parts.receives
+        ring, buffers, buffer_address, size, parts.counters, parts.traffic, on_frames, pool, parts.pages, parts.receives
     )
     receive.provide()
     request = device.shm(
@@ -320,7 +343,7 @@ def _transmit(
     buffer_address, buffers = parts.alloc(count * size)
     address, view = parts.alloc(ring_bytes(config.tx_ring, variant))
     ring = create_ring(view, config.tx_ring, Pattern.TX, device.fence, variant)
-    transmit = NorthTransmit(ring, buffers, buffer_address, size, parts.counters, on_writable)
+    transmit = NorthTransmit(ring, buffers, buffer_address, size, parts.counters, parts.traffic, on_writable)
     transmit.by_events = bool(parts.eventq & EventCapability.TXC)
     transmit.mtu = config.mtu
     transmit.fragment_bytes = config.tx_fragment_bytes

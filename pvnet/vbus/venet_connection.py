@@ -236,14 +236,14 @@ class VenetConnection:
         host, device = self._host, self._device
         if id is VenetRegion.RX:
             ring = self._attach_rx(region, signal)
-            self._rx = VenetReceive(ring, signal, host.arena, device.counters)
+            self._rx = VenetReceive(ring, signal, host.arena, device.counters, device.traffic)
             signal.on_wakeup = self._guard(self._rx.wakeup)
         elif id is VenetRegion.TX:
             queue = self._attach_tx(region, signal)
             pool = self._regions.get(VenetRegion.PMTD_POOL)
             if pool is not None and pool.length != queue.count * MAX_SG_BYTES:
                 raise VbusError(EINVAL, f"ring of {queue.count} for a pool of {pool.length} bytes")
-            self._tx = VenetTransmit(queue, signal, host.arena, device.counters, self._received)
+            self._tx = VenetTransmit(queue, signal, host.arena, device.counters, device.traffic, self._received)
             signal.on_wakeup = self._transmit_wakeup
             signal.enable()
         elif id is VenetRegion.EVENT_QUEUE:

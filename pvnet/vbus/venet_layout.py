@@ -124,6 +124,25 @@ class VenetEventId(IntEnum):
     TXC = 1
 
 
+@dataclass(slots=True)
+class Traffic:
+    """Frames of one side since the beginning: plain numbers, since they are counted for every batch."""
+
+    tx_packets: int = 0
+    tx_bytes: int = 0
+    rx_packets: int = 0
+    rx_bytes: int = 0
+
+    def shown(self) -> dict[str, int]:
+        """The numbers by name."""
+        return {
+            "tx_packets": self.tx_packets,
+            "tx_bytes": self.tx_bytes,
+            "rx_packets": self.rx_packets,
+            "rx_bytes": self.rx_bytes,
+        }
+
+
 SG_HEAD: Final = Struct("<QIIHHBBHHHI")
 """cookie, flags, len, csum.start, csum.offset, gso.type, pad, gso.hdrlen, gso.size, pad, count."""
 IOV: Final = Struct("<IIQ")

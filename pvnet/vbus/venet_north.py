@@ -34,13 +34,14 @@ from pvnet.ring.roles import Variant
 from pvnet.vbus.errors import VbusError
 from pvnet.vbus.north_driver import ProxyDevice, Request, Steps
 from pvnet.vbus.packet import ETHERNET_HEADER, MAX_MTU, MAX_PACKET, MIN_MTU, VLAN_TAG, Offload, Packet
-from pvnet.vbus.venet_bring_up import VenetParts, bring_up, round_up
+from pvnet.vbus.venet_bring_up import VenetParts, arena_bytes, bring_up, round_up
 from pvnet.vbus.venet_layout import (
     DEFAULT_RING,
-    EVENTQ_OFFER,
     L4RO_OFFER,
     MAX_RING,
     SG_OFFER,
+    EventCapability,
+    Traffic,
     VenetFunction,
 )
 
@@ -58,7 +59,8 @@ class VenetNorthConfig:
     :ivar tx_ring: entries of the transmit ring.
     :ivar event_ring: entries of the event queue.
     :ivar sg: bits wanted of the group SG; 0: flat frames.
-    :ivar eventq: bits wanted of the group EVENTQ; 0: no event queue.
+    :ivar eventq: bits wanted of the group EVENTQ; 0: no event queue.  Not TXC, which the original asks for: each batch
+        sent would wake its sender once more, for buffers that it finds at the next send anyway.
     :ivar l4ro: bits wanted of the group L4RO; 0: flat receive buffers.
     :ivar mtu: most bytes of a frame after its ethernet header.
     :ivar rx_bytes: bytes of a receive buffer, 0: for one frame of ``mtu``.
@@ -75,7 +77,7 @@ class VenetNorthConfig:
     tx_ring: int = DEFAULT_RING
     event_ring: int = DEFAULT_RING
     sg: int = SG_OFFER
-    eventq: int = EVENTQ_OFFER
+    eventq: int = int(EventCapability.LINKSTATE)
     l4ro: int = L4RO_OFFER
     mtu: int = 1500
     rx_bytes: int = 0
@@ -113,6 +115,11 @@ class VenetNorthConfig:
         count = self.tx_buffers or (min(LARGE_BUFFERS, self.tx_ring) if large else self.tx_ring)
         return count, MAX_PACKET if large else round_up(self.mtu + ETHERNET_HEADER)
 
+    @property
+    def arena_bytes(self) -> int:
+        """The most memory of the arena that it takes."""
+        return arena_bytes(self)
+
     def variant(self, device: ProxyDevice) -> Variant:
         """Ring layout to use with a device."""
         return Variant.IOQ_2026 if self.ring_2026 and device.allow_2026 else Variant.IOQ_2009
@@ -136,7 +143,9 @@ class VenetNorth:
     def __init__(self, config: VenetNorthConfig | None = None) -> None:
         self.config = config if config is not None else VenetNorthConfig()
         self.counters = Counters()
-        """What went through and what did not."""
+        """What did not go through, and why."""
+        self.traffic = Traffic()
+        """What went through."""
         self.mac = bytes(6)
         """Address of the interface, from the bring-up on."""
         self.fault = ""
@@ -146,7 +155,7 @@ class VenetNorth:
         self.on_frames: Callable[[list[Packet]], None] = _no_frames
         """Gets frames, valid during the call."""
         self.on_writable: Callable[[], None] = _nothing
-        """There is room again, after :meth:`send` or :meth:`tx_buffers` had less than wanted."""
+        """There is room again, after :meth:`send` took not all or :meth:`tx_buffers` had none."""
         self.on_link: Callable[[bool], None] = _no_link
         """The carrier came or went."""
         self.device: ProxyDevice | None = None
@@ -165,7 +174,7 @@ class VenetNorth:
         if self.device is not None:
             raise VbusError(EBUSY, "this interface has a device")
         self.device = device
-        parts = VenetParts(device, self.counters, self._broken)
+        parts = VenetParts(device, self.counters, self.traffic, self._broken)
         parts.carrier = self._carrier
         try:
             yield from bring_up(parts, self.config, self._received, self._writable)

@@ -22,7 +22,7 @@ from pvnet.ring.roles import RxNorth, TxNorth
 from pvnet.vbus.north_driver import NorthSignal
 from pvnet.vbus.packet import MAX_PACKET, Packet
 from pvnet.vbus.venet_checks import BadPacket, check_iovs, check_sg_head
-from pvnet.vbus.venet_layout import IOVS, MAX_SG_BYTES, MIN_SG_BYTES, SG_HEAD, SG_HEAD_BYTES, SG_ONE
+from pvnet.vbus.venet_layout import IOVS, MAX_SG_BYTES, MIN_SG_BYTES, SG_HEAD, SG_HEAD_BYTES, SG_ONE, Traffic
 
 BUDGET: Final = 128
 """Frames per wakeup; the rest comes after everything else that is due."""
@@ -92,6 +92,7 @@ class NorthReceive:
         address: int,
         size: int,
         counters: Counters,
+        traffic: Traffic,
         on_frames: Callable[[list[Packet]], None],
         descriptors: memoryview | None = None,
         pages: NorthPages | None = None,
@@ -102,6 +103,7 @@ class NorthReceive:
         self._buffers = [view[size * index : size * (index + 1)] for index in range(ring.count)]
         self._addresses = [address + size * index for index in range(ring.count)]
         self._counters = counters
+        self._traffic = traffic
         self._on_frames = on_frames
         self._descriptors = descriptors
         self._pages = pages
@@ -132,8 +134,9 @@ class NorthReceive:
         if batch:
             packets = self._flat(batch) if self._descriptors is None else self._large(batch)
             if packets:
-                self._counters["rx_packets"] += len(packets)
-                self._counters["rx_bytes"] += sum([packet.length for packet in packets])
+                traffic = self._traffic
+                traffic.rx_packets += len(packets)
+                traffic.rx_bytes += sum([packet.length for packet in packets])
                 self._on_frames(packets)
             if self._pages is not None:
                 self._pages.lend()

@@ -34,6 +34,7 @@ from pvnet.vbus.venet_layout import (
     SG_HEAD_BYTES,
     SG_ONE,
     SgFlag,
+    Traffic,
 )
 
 _INDEX: Final = 0xFFFFFFFF
@@ -47,7 +48,7 @@ class NorthTransmit:
     """Sends frames.
 
     :param view: memory of all buffers, ``count * size`` bytes at ``address`` of the arena.
-    :param on_writable: called when a buffer is free again after :meth:`buffers` had fewer than wanted.
+    :param on_writable: called when a buffer is free again after :meth:`buffers` had none or :meth:`send` took not all.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class NorthTransmit:
         address: int,
         size: int,
         counters: Counters,
+        traffic: Traffic,
         on_writable: Callable[[], None],
     ) -> None:
         count = len(view) // size
@@ -69,6 +71,7 @@ class NorthTransmit:
         self._free = list(range(count))
         self._offered: list[int] = []
         self._counters = counters
+        self._traffic = traffic
         self._on_writable = on_writable
         self._starved = False
         self.signal: NorthSignal | None = None
@@ -103,7 +106,7 @@ class NorthTransmit:
             self.reap()
             room = self._ring.room()
         usable = min(wanted, len(free), room)
-        if usable < wanted:
+        if not usable:
             self._starve()
         self._offered = free[:usable]
         return [self._buffers[index] for index in self._offered]
@@ -154,8 +157,8 @@ class NorthTransmit:
         self._ring.push(batch)
         if self.signal is not None:
             self.signal.inject()
-        self._counters["tx_packets"] += len(batch)
-        self._counters["tx_bytes"] += octets
+        self._traffic.tx_packets += len(batch)
+        self._traffic.tx_bytes += octets
 
     def send(self, packets: Sequence[Packet]) -> int:
         """Copy packets into buffers and send them; how many were taken, from the front.
@@ -169,6 +172,7 @@ class NorthTransmit:
             length = packet.length
             if self._can_send(length, packet.offload):
                 if len(frames) == len(buffers):
+                    self._starve()
                     break
                 buffer = buffers[len(frames)]
                 if len(packet.frags) == 1:

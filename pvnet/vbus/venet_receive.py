@@ -42,6 +42,7 @@ from pvnet.vbus.venet_layout import (
     SG_ONE,
     SgCapability,
     SgFlag,
+    Traffic,
 )
 
 BUDGET: Final = 64
@@ -63,13 +64,14 @@ class VenetReceive:
     :param ring: the receive ring, attached.
     """
 
-    def __init__(self, ring: RxSouth, signal: SouthSignal, arena: Arena, counters: Counters) -> None:
+    def __init__(self, ring: RxSouth, signal: SouthSignal, arena: Arena, counters: Counters, traffic: Traffic) -> None:
         self._ring = ring
         self._signal = signal
         self._view = arena.view
         self._base = arena.base
         self._size = len(arena.view)
         self._counters = counters
+        self._traffic = traffic
         self._held: list[Descriptor] = []
         self._backlog: deque[Packet] = deque()
         self._armed = False
@@ -175,8 +177,8 @@ class VenetReceive:
             del held[: len(lengths)]
             self._ring.fill(lengths)
             self._signal.inject()
-            self._counters["rx_packets"] += placed
-            self._counters["rx_bytes"] += octets
+            self._traffic.rx_packets += placed
+            self._traffic.rx_bytes += octets
         return taken
 
     def _place_flat(self, slot: Descriptor, packet: Packet) -> int:

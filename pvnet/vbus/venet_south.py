@@ -36,7 +36,7 @@ from pvnet.vbus.device import ConnectionHost
 from pvnet.vbus.errors import VbusError
 from pvnet.vbus.packet import MAX_MTU, MIN_MTU, Packet
 from pvnet.vbus.venet_connection import VenetConnection
-from pvnet.vbus.venet_layout import VENET_TYPE, VENET_VERSION
+from pvnet.vbus.venet_layout import VENET_TYPE, VENET_VERSION, Traffic
 
 MAC_BYTES: Final = 6
 _LIMITS: Final = {
@@ -116,7 +116,9 @@ class VenetDevice:
         self.client_mac = made_mac(name, "client")
         self.host_mac = made_mac(name, "host")
         self.counters = Counters()
-        """What went through and what did not."""
+        """What did not go through, and why."""
+        self.traffic = Traffic()
+        """What went through; ``tx`` is what the guest sent."""
         self.connection: VenetConnection | None = None
         """The one opener's."""
         self.port = VenetPort(self)

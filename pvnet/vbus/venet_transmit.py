@@ -24,7 +24,7 @@ from pvnet.vbus.device import SouthSignal
 from pvnet.vbus.packet import Packet
 from pvnet.vbus.venet_checks import BadPacket, check_flat, check_iovs, check_sg_head, check_sg_size
 from pvnet.vbus.venet_events import VenetEvents
-from pvnet.vbus.venet_layout import IOVS, MIN_SG_BYTES, SG_HEAD, SG_HEAD_BYTES, SG_ONE
+from pvnet.vbus.venet_layout import IOVS, MIN_SG_BYTES, SG_HEAD, SG_HEAD_BYTES, SG_ONE, Traffic
 
 BUDGET: Final = 64
 """Descriptors per pass; the rest runs after everything else that is due."""
@@ -42,6 +42,7 @@ class VenetTransmit:
         signal: SouthSignal,
         arena: Arena,
         counters: Counters,
+        traffic: Traffic,
         receive: Callable[[list[Packet]], None],
     ) -> None:
         self._ring = ring
@@ -50,6 +51,7 @@ class VenetTransmit:
         self._base = arena.base
         self._size = len(arena.view)
         self._counters = counters
+        self._traffic = traffic
         self._receive = receive
         self.pool: memoryview | None = None
         """The pre-mapped descriptors (PMTD), when the guest registered them."""
@@ -86,6 +88,8 @@ class VenetTransmit:
                 return self._unmask()
             self._group(batch)
             budget -= len(batch)
+            if len(batch) < most:  # whatever came since, the signal says so
+                return self._unmask()
         self._masked = True
         self._signal.disable()
         self._signal.again()
@@ -108,14 +112,14 @@ class VenetTransmit:
     def _group(self, batch: list[Descriptor]) -> None:
         """Judge, hand on and complete one group."""
         packets, cookies = self._packets(batch) if self.agreed & 1 else self._flat_packets(batch)
-        counters = self._counters
         if packets:
             if self.carrier:
-                counters["tx_packets"] += len(packets)
-                counters["tx_bytes"] += sum([packet.length for packet in packets])
+                traffic = self._traffic
+                traffic.tx_packets += len(packets)
+                traffic.tx_bytes += sum([packet.length for packet in packets])
                 self._receive(packets)
             else:
-                counters["tx_no_carrier"] += len(packets)
+                self._counters["tx_no_carrier"] += len(packets)
         self._complete(batch, cookies)
 
     def _complete(self, batch: list[Descriptor], cookies: list[int]) -> None:

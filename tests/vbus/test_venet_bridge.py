@@ -14,7 +14,7 @@ from pvnet.vbus.packet import NO_OFFLOAD, packet_of
 from pvnet.vbus.switch import Switch
 from pvnet.vbus.venet_north import VenetNorthConfig
 
-SMALL = VenetNorthConfig(rx_ring=8, tx_ring=8, event_ring=8, pages=8, page_bytes=16384, tx_buffers=4)
+SMALL = VenetNorthConfig(rx_ring=8, tx_ring=8, event_ring=8, pages=8, page_bytes=16384, tx_buffers=4, eventq=3)
 
 
 def pair(config: VenetNorthConfig = SMALL):

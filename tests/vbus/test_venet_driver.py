@@ -23,7 +23,7 @@ from pvnet.vbus.venet_layout import (
 )
 from pvnet.vbus.venet_north import VenetNorth, VenetNorthConfig
 
-SMALL = VenetNorthConfig(rx_ring=8, tx_ring=8, event_ring=8, pages=8, page_bytes=16384, tx_buffers=4)
+SMALL = VenetNorthConfig(rx_ring=8, tx_ring=8, event_ring=8, pages=8, page_bytes=16384, tx_buffers=4, eventq=3)
 TSO4 = Offload(True, 34, 16, GsoType.TCPV4, False, 54, 1460)
 
 

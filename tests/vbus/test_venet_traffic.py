@@ -20,7 +20,15 @@ CSUM = Offload(True, 34, 16)
 
 def small(**changes) -> VenetNorthConfig:
     """Small rings: everything wraps and runs out often."""
-    values = {"rx_ring": 8, "tx_ring": 8, "event_ring": 4, "pages": 8, "page_bytes": 16384, "tx_buffers": 6} | changes
+    values = {
+        "rx_ring": 8,
+        "tx_ring": 8,
+        "event_ring": 4,
+        "pages": 8,
+        "page_bytes": 16384,
+        "tx_buffers": 6,
+        "eventq": 3,
+    } | changes
     return VenetNorthConfig(**values)
 
 
@@ -442,3 +450,23 @@ def test_without_anybody_plugged_in_frames_are_counted():
     world.device.close()
     send_all(world, [packet_of(bytes(60))])
     assert world.device.counters["tx_unplugged"] == 2
+
+
+@pytest.mark.parametrize("sg", [0, 1, 0x2F])
+@pytest.mark.parametrize("l4ro", [0, 0x0F])
+@pytest.mark.parametrize("ring_2026", [False, True])
+def test_the_memory_that_a_configuration_needs_is_known_before(sg, l4ro, ring_2026):
+    config = small(sg=sg, l4ro=l4ro, ring_2026=ring_2026, tx_buffers=0)
+    world = VenetWorld("p", -(-config.arena_bytes // 64) * 64, allow_2026=True)
+    world.up(config)
+    assert world.driver.counters == {}
+    assert config.arena_bytes - 4096 <= world.allocator.used <= config.arena_bytes
+
+
+def test_traffic_is_counted_on_both_sides():
+    first, second = pair(small())
+    send_all(first, [packet_of(bytes(60)), packet_of(bytes(100))])
+    for traffic in (first.driver.traffic, first.device.traffic):
+        assert traffic.shown() == {"tx_packets": 2, "tx_bytes": 160, "rx_packets": 0, "rx_bytes": 0}
+    for traffic in (second.driver.traffic, second.device.traffic):
+        assert traffic.shown() == {"tx_packets": 0, "tx_bytes": 0, "rx_packets": 2, "rx_bytes": 160}

@@ -282,15 +282,16 @@ class World:
         north: VbusNorthConfig | None = None,
         places: BridgePlaces | None = None,
         allocator: ArenaAllocator | None = None,
+        size: int = BYTES,
     ) -> None:
-        self.memory = bytearray(BYTES)
+        self.memory = bytearray(size)
         self.arena = Arena(memoryview(self.memory), BASE)
         self.registry = registry_with("lpar1", devices=devices)
         self.now = 0.0
         self.south_config = south
         self.south = VbusSouth("lpar1", self.arena, self.registry, full_fence, south, lambda: self.wanted.add("south"))
         self.driver = driver if driver is not None else ToyDriver()
-        self.allocator = allocator if allocator is not None else ArenaAllocator(BASE, BYTES)
+        self.allocator = allocator if allocator is not None else ArenaAllocator(BASE, size)
         self.north = VbusNorth(
             self.arena,
             self.allocator,
@@ -314,6 +315,11 @@ class World:
         self.south = VbusSouth(
             "lpar1", self.arena, self.registry, full_fence, self.south_config, lambda: self.wanted.add("south")
         )
+
+    def reconnect_after_death(self) -> None:
+        """The host's process died with all its devices, and another is there."""
+        self.registry = registry_with("lpar1")
+        self.reconnect()
 
     def feed_north(self, event: object) -> list[object]:
         outputs: list[object] = list(self.north.feed(event, self.now))  # type: ignore[arg-type]

@@ -153,13 +153,15 @@ class HcallClient:
             DeadlineError: still busy after ``timeout`` seconds.
         """
         loop = asyncio.get_running_loop()
-        retry = BusyRetry(loop.time(), loop.time() + timeout)
+        start = loop.time()
+        retry: BusyRetry | None = None
         while True:
             future: asyncio.Future[tuple[int, tuple[int, ...]]] = loop.create_future()
             self.start(opcode, args, partial(_settle, future), problem_state=problem_state)
             rc, outs = await future
             if not retry_busy or not wants_retry(rc):
                 return rc, outs
+            retry = retry or BusyRetry(start, start + timeout)
             wait = retry.next(rc, loop.time())
             if wait is None:
                 raise DeadlineError(f"{HcallOpcode(opcode)} is still busy after {timeout:g} s ({HcallRc(rc)})")

@@ -28,6 +28,9 @@ MAX_QUEUE_PACKETS: Final = 65536
 _BATCH: Final = 64
 _KERNEL_BYTES: Final = 1024 * 1024
 _CONTROL_BYTES: Final = socket.CMSG_SPACE(MAX_SHARED_FDS * array.array("i").itemsize)
+_CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
+_CUT: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
+"""Plain numbers: combining Python's flag enums would cost more than the check, for every packet."""
 _NOT_NOW: Final = (BlockingIOError, InterruptedError)
 _NOT_THIS: Final = frozenset({errno.EMSGSIZE, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS, errno.EBADF})
 """The kernel does not take this packet; the connection is as before."""
@@ -93,7 +96,7 @@ class PacketSocket:
     def _read_one(self) -> bool:
         """Take one packet; False when there is none."""
         try:
-            size, control, flags, _ = self._sock.recvmsg_into(self._buffers, _CONTROL_BYTES, socket.MSG_CMSG_CLOEXEC)
+            size, control, flags, _ = self._sock.recvmsg_into(self._buffers, _CONTROL_BYTES, _CLOEXEC)
         except _NOT_NOW:
             return False
         except ConnectionResetError:
@@ -106,7 +109,7 @@ class PacketSocket:
             self._ended((error.strerror or str(error)).lower())
             return False
         fds = _fds(control) if control else []
-        if size < HEADER_BYTES or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        if size < HEADER_BYTES or flags & _CUT:
             close_all(fds)
             self._ended("" if size == 0 and not fds else "a packet that is too long or too short")
             return False

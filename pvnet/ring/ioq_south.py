@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from struct import Struct
-from typing import Final
+from typing import ClassVar, Final
 
 from pvnet.core.errors import LocalError
 from pvnet.ring.ioq_memory import FIRST_U64, INUSE_FULL, INUSE_HEAD, INUSE_TAIL, IoqMemory, check_ring
-from pvnet.ring.layout import HEAD_BYTES, MAX_COUNT, SIGNAL_OFFSET, SOUTH, SOWN_BYTE, Descriptor, Fence, RingHead
+from pvnet.ring.layout import HEAD_BYTES, MAX_COUNT, SIGNAL_OFFSET, SOUTH, SOWN_BYTE, Descriptor, Fence
 from pvnet.ring.shm_signal import ShmSignal, Signal
 
 _FIRST_SOWN: Final = HEAD_BYTES + SOWN_BYTE
@@ -25,6 +25,8 @@ _FIELDS: Final = Struct("<QQQB")
 
 class _South2009(IoqMemory):
     __slots__ = ("_next",)
+    _AT_TAIL: ClassVar[bool] = False
+    """Which end of *inuse* this role works at."""
 
     def __init__(
         self, view: memoryview, fence: Fence, max_count: int = MAX_COUNT, signal: Signal | None = None
@@ -32,11 +34,8 @@ class _South2009(IoqMemory):
         head = check_ring(view, max_count)
         signal = signal or ShmSignal.attach(view, SIGNAL_OFFSET, SOUTH, fence)
         super().__init__(view, head.count, fence, signal)
-        self._next = self._start(head)
+        self._next = head.inuse.tail if self._AT_TAIL else head.inuse.head
         """Slot of the first descriptor that we have taken, or take next."""
-
-    def _start(self, head: RingHead) -> int:
-        raise NotImplementedError
 
     def _snapshots(self, first: int, most: int) -> list[Descriptor]:
         """Copies of up to ``most`` descriptors from slot ``first`` on that are ours, up to the first that is not."""
@@ -90,9 +89,6 @@ class TxSouth2009(_South2009):
         self.outstanding = 0
         """Descriptors taken and not completed."""
 
-    def _start(self, head: RingHead) -> int:
-        return head.inuse.head
-
     def take(self, most: int) -> list[Descriptor]:
         """Snapshots of up to ``most`` more descriptors; nothing in them is checked but their hand-over.
 
@@ -129,6 +125,7 @@ class RxSouth2009(_South2009):
     """South end of an RX ring: takes empty buffers and hands them over filled at the tail of *inuse*."""
 
     __slots__ = ("_room",)
+    _AT_TAIL = True
 
     def __init__(
         self, view: memoryview, fence: Fence, max_count: int = MAX_COUNT, signal: Signal | None = None
@@ -136,9 +133,6 @@ class RxSouth2009(_South2009):
         super().__init__(view, fence, max_count, signal)
         self._room: deque[int] = deque()
         """Sizes of the buffers taken and not filled."""
-
-    def _start(self, head: RingHead) -> int:
-        return head.inuse.tail
 
     @property
     def outstanding(self) -> int:

@@ -132,6 +132,7 @@ class RingChannel:
         self._timer: asyncio.TimerHandle | None = None
         self._pidfd = -1
         self._peer_pid = peer_pid
+        self._loop: asyncio.AbstractEventLoop
         self._listening = False
         self._gone = False
         self._closed = False
@@ -297,9 +298,11 @@ class RingChannel:
                 return False
             if self._credit > 0 and self._spin_seconds and self._spin(events):
                 continue
-            if not events.enable():
-                await self._sleep(events)
-            events.disable()
+            try:
+                if not events.enable():
+                    await self._sleep(events)
+            finally:
+                events.disable()
             if self._closed:
                 self._refuse()
 
@@ -316,9 +319,9 @@ class RingChannel:
         return False
 
     async def _sleep(self, events: EventSignal) -> None:
-        loop = asyncio.get_running_loop()
         if not self._listening:
-            self._listen(loop)
+            self._listen()
+        loop = self._loop
         if self._timer is None:
             self._timer = loop.call_later(RESCUE_SECONDS, self._rescue)
         self.counters.sleeps += 1
@@ -330,12 +333,11 @@ class RingChannel:
                 await self._sleeping[events]
         finally:
             del self._sleeping[events]
-            if not self._closed:
-                events.disable()
         if time.perf_counter() - began < _QUICK_SECONDS:
             self._credit = _SPINS_IN_VAIN
 
-    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _listen(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._listening = True
         self._bell.listen(self._wake)
         if self._peer_pid is not None:
@@ -344,7 +346,7 @@ class RingChannel:
             except ProcessLookupError:
                 self._gone = True
             else:
-                loop.add_reader(self._pidfd, self._peer_ended)
+                self._loop.add_reader(self._pidfd, self._peer_ended)
 
     def _wake(self) -> None:
         for sleeper in self._sleeping.values():
@@ -358,7 +360,7 @@ class RingChannel:
 
     def _forget_peer(self) -> None:
         if self._pidfd >= 0:
-            asyncio.get_running_loop().remove_reader(self._pidfd)
+            self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
 
@@ -368,12 +370,16 @@ class RingChannel:
         if not self._sleeping:
             self._suspected = []
             return
-        due = [sleeper for events, sleeper in self._sleeping.items() if events.recheck() and not sleeper.done()]
+        due = [
+            sleeper
+            for events, sleeper in self._sleeping.items()
+            if (events.recheck() or events.peer_closed) and not sleeper.done()
+        ]
         if any(sleeper in self._suspected for sleeper in due) and not self._is_ringing():
             self.counters.rescues += 1
             self._wake()
         self._suspected = due
-        self._timer = asyncio.get_running_loop().call_later(RESCUE_SECONDS, self._rescue)
+        self._timer = self._loop.call_later(RESCUE_SECONDS, self._rescue)
 
     def _is_ringing(self) -> bool:
         poll = select.poll()

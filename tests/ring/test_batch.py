@@ -95,6 +95,18 @@ def test_many_laps_of_batches(size):
         assert pop_all(pair.consumer) == batch
 
 
+def test_many_laps_of_arrays_and_of_batches_of_unequal_lengths():
+    pair = Pair(32)
+    for start in range(0, 40 * 32, 20):
+        rows = np.frombuffer(b"".join(message(start + i) for i in range(20)), np.uint8).reshape(20, SLOT)
+        assert pair.producer.push_array(rows) == 20
+        first = pair.consumer.pop_array(100)
+        assert np.concatenate([first, pair.consumer.pop_array(100)]).tobytes() == rows.tobytes()
+        short = [message(start + i, i % SLOT) for i in range(7)]
+        assert pair.producer.push(short) == 7
+        assert pop_all(pair.consumer) == short
+
+
 def test_generations_wrap_after_65536_laps():
     pair = Pair(4)
     laps = 0xFFFF * 4

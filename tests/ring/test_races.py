@@ -20,8 +20,9 @@ from pvnet.ring.layout import NORTH, words
 from pvnet.ring.roles import Pattern, Variant, attach_signal, create_ring, ring_bytes, signal_offset
 from pvnet.runtime.fence import full_fence
 
-ROUNDS = 1_000_000
-SECONDS = 4.0
+SOAK = os.environ.get("PVNET_SOAK") == "1"
+ROUNDS = 1_000_000 if SOAK else 200_000
+SECONDS = 60.0 if SOAK else 2.0
 
 # Words of the page behind the ring: round of each side, whether the sender rang in it, item, and the end.
 RECEIVER_AT, SENDER_AT, RANG, ITEM, STOP = 0, 16, 17, 32, 33

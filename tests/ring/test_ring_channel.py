@@ -253,6 +253,58 @@ def test_a_doorbell_that_was_lost_is_rescued_and_counted(runner, monkeypatch):
     runner.run(lose())
 
 
+def test_a_peer_that_closed_without_being_heard_is_found(runner, monkeypatch):
+    monkeypatch.setattr(ring_channel, "RESCUE_SECONDS", 0.01)
+
+    async def lose():
+        first, second = both_ends()
+        waiting = asyncio.ensure_future(second.recv())
+        await asyncio.sleep(0)
+        first._consumer.events.close()
+        first._producer.events.close()
+        assert await waiting == []
+        assert second.counters.rescues == 1
+        second._timer.cancel()
+        second._rescue()  # the timer finds nobody asleep and stops
+        assert second._timer is None
+        first.close()
+        second.close()
+
+    runner.run(lose())
+
+
+def test_closing_while_a_receiver_gives_way_is_noticed(runner):
+    async def close():
+        first, second = both_ends()
+        second._turns = 1000
+        receiving = asyncio.ensure_future(second.recv_array())
+        await asyncio.sleep(0)
+        second.close()
+        for call in (receiving, second.recv_array()):
+            with pytest.raises(LocalError, match="closed"):
+                await call
+        first.close()
+
+    runner.run(close())
+
+
+def test_waiting_that_is_cancelled_leaves_the_channel_usable(runner):
+    async def cancel():
+        first, second = both_ends()
+        waiting = asyncio.ensure_future(second.recv())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert not second._consumer.events.enabled
+        first.send_batch([b"x"])
+        assert await second.recv() == [b"x"]
+        first.close()
+        second.close()
+
+    runner.run(cancel())
+
+
 def test_spinning_is_adaptive_and_off_with_one_cpu(runner, monkeypatch):
     async def spin():
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})

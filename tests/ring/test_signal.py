@@ -211,6 +211,15 @@ def test_recheck_finds_what_nobody_rang_for_but_only_while_enabled(tape):
     assert not signal.recheck()
 
 
+def test_marking_makes_the_next_look_due(tape):
+    signal = receiver(tape, enabled=True)
+    signal.mark()
+    assert tape.read() == "dirty := 1"
+    runs = []
+    signal.wakeup(lambda: runs.append(None))
+    assert len(runs) == 1
+
+
 @pytest.mark.parametrize("offset", [-8, 4, 24, 1 << 40])
 def test_a_signal_outside_or_not_aligned_is_refused(offset):
     view = memoryview(bytearray(32))

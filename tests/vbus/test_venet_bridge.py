@@ -49,15 +49,21 @@ def exchange(lab: Lab, first: Partition, second: Partition, count: int = 40) -> 
     assert first.received == second.received == frames
 
 
-def test_two_partitions_exchange_frames():
-    lab, first, second = pair()
+@pytest.mark.parametrize("ring_2026", [False, True])
+@pytest.mark.parametrize("eventq", [0, 1, 3])
+def test_two_partitions_exchange_frames_and_no_wakeup_is_lost(ring_2026, eventq):
+    lab, first, second = pair(
+        VenetNorthConfig(
+            rx_ring=8, tx_ring=8, event_ring=8, pages=8, page_bytes=16384, ring_2026=ring_2026, eventq=eventq
+        )
+    )
     assert first.links == second.links == [True]
     assert first.interface.mac == first.device.client_mac != second.interface.mac
     exchange(lab, first, second)
-    assert first.north.counters["lost_wakeup_rescues"] == first.south.counters["lost_wakeup_rescues"] == 0
-    lab.later(0.2)
-    lab.later(0.2)
-    assert first.north.counters["lost_wakeup_rescues"] == first.south.counters["lost_wakeup_rescues"] == 0
+    for _ in range(3):
+        for machine in (first.north, first.south, second.north, second.south):
+            assert machine.counters["lost_wakeup_rescues"] == 0
+        lab.later(0.2)
 
 
 @pytest.mark.parametrize("ring_2026", [False, True])

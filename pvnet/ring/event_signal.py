@@ -46,7 +46,6 @@ HEADER: Final = Struct("<IIIIQQ")
 NORTH_LINE: Final = 0x40
 SOUTH_LINE: Final = 0x80
 FIRST_DESCRIPTOR: Final = 0x100
-DESCRIPTOR_2026: Final = Struct("<QQIHHQ")
 
 TO_SOUTH: Final = 1
 """Descriptor flag: handed to south (absent: handed back to north)."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from struct import Struct
 from typing import Final, NoReturn
 
 from pvnet.core.errors import LocalError
 from pvnet.ring.errors import EINVAL, RingError, RingFault
 from pvnet.ring.event_signal import (
     CONS,
-    DESCRIPTOR_2026,
     FIRST_DESCRIPTOR,
     MASK,
     NORTH_LINE,
@@ -45,7 +45,10 @@ __all__ = [
 ]
 
 _FIRST_U64: Final = FIRST_DESCRIPTOR // 8
+_FIELDS: Final = Struct("<QQQQ")
 _EMPTY: Final = Descriptor(0, 0, 0)
+_descriptor: Final = tuple.__new__
+"""Half the price of calling the class."""
 
 
 class Side2026:
@@ -119,17 +122,23 @@ class Side2026:
     def _take(self, most: int, limit: int) -> list[Descriptor]:
         """Checked snapshots of up to ``most`` more descriptors."""
         taken = []
-        mask = self.count - 1
+        memory, mask, shift, direction = self._u8, self.count - 1, self._shift, self._peer_direction
         for number in range(self._taken, self._taken + self._arrived(most, limit)):
-            offset = FIRST_DESCRIPTOR + 32 * (number & mask)
-            cookie, ptr, length, flags, gen, zero = DESCRIPTOR_2026.unpack_from(self._u8, offset)
-            if flags != self._peer_direction or gen != (number >> self._shift) + 1 & 0xFFFF or zero:
-                self._fault(f"descriptor {number & mask}: flags {flags:#x}, generation {gen} for number {number}")
-            taken.append(Descriptor(cookie, ptr, length))
-        if taken:
-            self._taken += len(taken)
-            self._u32[self._cons_word] = self._taken & MASK
+            cookie, ptr, meta, zero = _FIELDS.unpack_from(memory, FIRST_DESCRIPTOR + 32 * (number & mask))
+            if meta >> 32 != direction | ((number >> shift) + 1 & 0xFFFF) << 16 or zero:
+                self._unexpected(number, meta)
+            taken.append(_descriptor(Descriptor, (cookie, ptr, meta & MASK)))
+        self._took(len(taken))
         return taken
+
+    def _took(self, amount: int) -> None:
+        if amount:
+            self._taken += amount
+            self._u32[self._cons_word] = self._taken & MASK
+
+    def _unexpected(self, number: int, meta: int) -> NoReturn:
+        slot = number & self.count - 1
+        self._fault(f"descriptor {slot}: flags and generation {meta >> 32:#x} for number {number}, or not zero")
 
 
 class _North2026(Side2026):
@@ -141,20 +150,21 @@ class _North2026(Side2026):
         self._gave = [_EMPTY] * count
 
     def _give(self, batch: Sequence[Descriptor], amount: int) -> None:
-        mask = self.count - 1
-        for number in range(self._given, self._given + amount):
-            descriptor = batch[number - self._given]
+        words, mask, given = self._u64, self.count - 1, self._given
+        for number in range(given, given + amount):
+            descriptor = batch[number - given]
+            cookie, ptr, length = descriptor
             slot = number & mask
             word = _FIRST_U64 + 4 * slot
             gave = self._gave[slot]
             try:
-                if not 0 <= descriptor.length <= MASK:
+                if not 0 <= length <= MASK:
                     raise ValueError
-                if descriptor.cookie != gave.cookie:
-                    self._u64[word] = descriptor.cookie
-                if descriptor.ptr != gave.ptr:
-                    self._u64[word + 1] = descriptor.ptr
-                self._u64[word + 2] = self._meta(number, descriptor.length, TO_SOUTH)
+                if cookie != gave[0]:
+                    words[word] = cookie
+                if ptr != gave[1]:
+                    words[word + 1] = ptr
+                words[word + 2] = self._meta(number, length, TO_SOUTH)
             except (ValueError, TypeError):
                 self._gave[slot] = Descriptor(-1, -1, -1)
                 raise LocalError(f"{descriptor}: expected 64 bits, and a length of 32") from None
@@ -190,9 +200,14 @@ class TxNorth2026(_North2026):
             RingFault: south handed back what it does not have, or with another generation.
         """
         self._alive()
-        first, mask = self._taken, self.count - 1
-        amount = len(self._take(most, self._given - self._taken))
-        return [self._gave[number & mask] for number in range(first, first + amount)]
+        words, mask, shift = self._u64, self.count - 1, self._shift
+        numbers = range(self._taken, self._taken + self._arrived(most, self._given - self._taken))
+        for number in numbers:
+            meta = words[_FIRST_U64 + 4 * (number & mask) + 2]
+            if meta >> 32 != ((number >> shift) + 1 & 0xFFFF) << 16:
+                self._unexpected(number, meta)
+        self._took(len(numbers))
+        return [self._gave[number & mask] for number in numbers]
 
 
 class RxNorth2026(_North2026):

@@ -45,14 +45,15 @@ class _North2009(IoqMemory):
 
     def _write(self, slot: int, descriptor: Descriptor) -> None:
         """Store the fields that differ from what we wrote before.  The length always: the peer stores it too."""
+        cookie, ptr, length = descriptor
         gave = self._gave[slot]
         word = FIRST_U64 + 4 * slot
         try:
-            if descriptor.cookie != gave.cookie:
-                self._u64[word] = descriptor.cookie
-            if descriptor.ptr != gave.ptr:
-                self._u64[word + 1] = descriptor.ptr
-            self._u64[word + 2] = descriptor.length
+            if cookie != gave[0]:
+                self._u64[word] = cookie
+            if ptr != gave[1]:
+                self._u64[word + 1] = ptr
+            self._u64[word + 2] = length
         except (ValueError, TypeError):
             self._gave[slot] = Descriptor(-1, -1, -1)  # whatever is there now, the next one is written whole
             raise LocalError(f"{descriptor}: expected numbers of 64 bits") from None

@@ -56,6 +56,7 @@ _U8: Final = np.dtype(np.uint8)
 _FEW: Final = 3
 """Up to so many messages numpy costs more than it saves."""
 _UNPACK_AT_ONCE: Final = 256
+_SPANS: Final = 512
 
 
 def packet_ring_bytes(count: int, slot_bytes: int) -> int:
@@ -104,6 +105,8 @@ class _PacketSide(Side2026):
         "_pool",
         "_pool_bytes",
         "_publishing",
+        "_slots",
+        "_spans",
         "events",
         "slot_bytes",
     )
@@ -129,9 +132,11 @@ class _PacketSide(Side2026):
         self._mask = count - 1
         self._peer_flags = line_word(1 - locale) + FLAGS
         self._pool_bytes = flat[ring_bytes:]
+        self._slots = [self._pool_bytes[at : at + slot_bytes] for at in range(0, count * slot_bytes, slot_bytes)]
         self._pool: Bytes2D = np.frombuffer(self._pool_bytes, np.uint8).reshape(count, slot_bytes)
         descriptors = np.frombuffer(flat[FIRST_DESCRIPTOR:ring_bytes], np.uint64).reshape(count, 4)
         self._publishing: NDArray[np.uint64] = descriptors[:, 2]
+        self._spans: dict[tuple[int, int], tuple[memoryview, NDArray[np.uint64]]] = {}
         self._full_lap = -1
         self._full = 0
         self._full_word = np.uint64(0)
@@ -141,6 +146,15 @@ class _PacketSide(Side2026):
         self._full_lap = number >> self._shift
         self._full = self._meta(number, self.slot_bytes, direction)
         self._full_word = np.uint64(self._full)
+
+    def _span(self, first: int, amount: int) -> tuple[memoryview, NDArray[np.uint64]]:
+        """The bytes and the publishing words of a stretch of slots: making such views costs more than using them."""
+        if len(self._spans) >= _SPANS:
+            self._spans.clear()
+        until, size = first + amount, self.slot_bytes
+        span = self._pool_bytes[first * size : until * size], self._publishing[first:until]
+        self._spans[first, amount] = span
+        return span
 
     def _pieces(self, number: int, amount: int) -> list[tuple[int, int, int]]:
         """``amount`` descriptors from ``number`` on as one or two (number, first slot, behind the last slot)."""
@@ -159,7 +173,7 @@ class _PacketSide(Side2026):
         self._given = given = self._given + amount
         memory[self._prod_word] = given & MASK
         self._fence()
-        if memory[self._peer_flags] & NEED_WAKEUP and self.events.inject():
+        if memory[self._peer_flags] & NEED_WAKEUP and self.events.passed(given & MASK):
             self._doorbell()
 
 
@@ -193,6 +207,8 @@ class PacketProducer(_PacketSide):
             RingFault: the consumer returned more than it was given.
         """
         amount = len(messages)
+        if amount == 1:
+            return self.push_one(messages[0])
         if self._fault_text or amount > self.count - (self._given - self._taken):
             amount = min(amount, self.room())
             messages = messages[:amount]
@@ -204,6 +220,36 @@ class PacketProducer(_PacketSide):
             self._push_many(messages, amount)
         self._hand_over(amount)
         return amount
+
+    def push_one(self, message: bytes) -> int:
+        """Put one message in; return 0 if there is no room.  All of :meth:`push` in one piece.
+
+        Raises:
+            LocalError: it is longer than a slot.
+            RingFault: the consumer returned more than it was given.
+        """
+        given, size, length = self._given, self.slot_bytes, len(message)
+        if (self._fault_text or given - self._taken >= self.count) and not self.room():
+            return 0
+        if length > size:
+            self._too_long(length)
+        slot = given & self._mask
+        if length == size:
+            self._slots[slot][:] = message
+        else:
+            self._slots[slot][:length] = message
+        if given >> self._shift != self._full_lap:
+            self._enter_lap(given, TO_SOUTH)
+        self._u64[_FIRST_META + 4 * slot] = self._full - size + length
+        memory = self._u32
+        if not self._ordered:
+            self._fence()
+        self._given = given = given + 1
+        memory[self._prod_word] = given & MASK
+        self._fence()
+        if memory[self._peer_flags] & NEED_WAKEUP and self.events.passed(given & MASK):
+            self._doorbell()
+        return 1
 
     def push_array(self, messages: Bytes2D) -> int:
         """Put in as many rows of ``messages`` (n, slot_bytes) as fit, from the front; return how many.
@@ -227,7 +273,8 @@ class PacketProducer(_PacketSide):
             self._pool[first:until] = messages
             if given >> self._shift != self._full_lap:
                 self._enter_lap(given, TO_SOUTH)
-            self._publishing[first:until] = self._full_word
+            _, publishing = self._spans.get((first, amount)) or self._span(first, amount)
+            publishing.fill(self._full_word)
         else:
             done = 0
             for number, first, until in self._pieces(given, amount):
@@ -254,23 +301,25 @@ class PacketProducer(_PacketSide):
     def _push_many(self, messages: Sequence[bytes], amount: int) -> None:
         size, given = self.slot_bytes, self._given
         lengths = list(map(len, messages))
-        longest = max(lengths)
-        if longest > size:
-            self._too_long(longest)
-        joined = b"".join(messages)
-        same = len(joined) == amount * size
+        same = lengths == [size] * amount  # compares the same small numbers: much faster than max()
+        if not same and max(lengths) > size:
+            self._too_long(max(lengths))
+        first = given & self._mask
+        if same and first + amount <= self.count:
+            pool, publishing = self._spans.get((first, amount)) or self._span(first, amount)
+            pool[:] = b"".join(messages)
+            if given >> self._shift != self._full_lap:
+                self._enter_lap(given, TO_SOUTH)
+            publishing.fill(self._full_word)
+            return
         done = 0
         for number, first, until in self._pieces(given, amount):
             upto = done + until - first
             if number >> self._shift != self._full_lap:
                 self._enter_lap(number, TO_SOUTH)
-            if same:
-                self._pool_bytes[first * size : until * size] = joined[done * size : upto * size]
-                self._publishing[first:until] = self._full_word
-            else:
-                packed = _split(size, upto - done).pack(*messages[done:upto])
-                self._pool_bytes[first * size : until * size] = packed
-                self._publishing[first:until] = np.array(lengths[done:upto], np.uint64) + np.uint64(self._full - size)
+            packed = _split(size, upto - done).pack(*messages[done:upto])
+            self._pool_bytes[first * size : until * size] = packed
+            self._publishing[first:until] = np.array(lengths[done:upto], np.uint64) + np.uint64(self._full - size)
             done = upto
 
     def _too_long(self, length: int) -> NoReturn:
@@ -310,6 +359,9 @@ class PacketConsumer(_PacketSide):
         Raises:
             RingFault: the producer wrote what cannot be.
         """
+        if most == 1:
+            message = self.pop_one()
+            return [] if message is None else [message]
         amount = self._ready(most)
         if not amount:
             return []
@@ -330,6 +382,31 @@ class PacketConsumer(_PacketSide):
         self._took(amount)
         return messages
 
+    def pop_one(self) -> bytes | None:
+        """Take out one message, None if there is none.  All of :meth:`pop` in one piece.
+
+        Raises:
+            RingFault: the producer wrote what cannot be.
+        """
+        taken, memory = self._taken, self._u32
+        ahead = (memory[self._peer_prod] - taken) & MASK
+        if self._fault_text or ahead > self.count - (taken - self._given) or not self._ordered:
+            ahead = self.waiting()
+        if not ahead:
+            return None
+        if taken >> self._shift != self._expected_lap:
+            self._expect_lap(taken)
+        slot = taken & self._mask
+        meta = self._u64[_FIRST_META + 4 * slot]
+        message = self._slots[slot].tobytes()
+        if meta != self._expected:
+            message = message[: self._checked((meta,), slot)[0]]
+        self._taken = taken = taken + 1
+        memory[self._cons_word] = taken & MASK
+        if taken - self._given >= self._due:
+            self.give_back()
+        return message
+
     def pop_array(self, most: int) -> Bytes2D:
         """Take out up to ``most`` messages as rows of an array; short ones are filled up with zeros.
 
@@ -345,6 +422,10 @@ class PacketConsumer(_PacketSide):
                 row[length:] = 0
         self._took(amount)
         return rows
+
+    def watched(self) -> tuple[memoryview, int, int]:
+        """A word of memory, its index, and what it holds as long as nothing more arrives: for who looks in a loop."""
+        return self._u32, self._peer_prod, self._taken & MASK
 
     def give_back(self) -> None:
         """Return the slots of all messages that were taken out; done by itself when it is time."""
@@ -373,11 +454,15 @@ class PacketConsumer(_PacketSide):
             self.give_back()
             return 0
         if taken >> self._shift != self._expected_lap:
-            self._expected_lap = taken >> self._shift
-            self._expected = self._meta(taken, self.slot_bytes, TO_SOUTH)
-            self._expected_amount = 0
+            self._expect_lap(taken)
         whole = self.count - (taken & self._mask)
         return ahead if ahead < whole else whole
+
+    def _expect_lap(self, number: int) -> None:
+        """Note what full slots of this lap are marked with."""
+        self._expected_lap = number >> self._shift
+        self._expected = self._meta(number, self.slot_bytes, TO_SOUTH)
+        self._expected_amount = 0
 
     def _took(self, amount: int) -> None:
         self._taken = taken = self._taken + amount
@@ -391,7 +476,8 @@ class PacketConsumer(_PacketSide):
 
     def _lengths(self, first: int, amount: int) -> list[int] | None:
         """Check many descriptors, on a copy; their lengths, or None when all slots are full."""
-        raw = self._publishing[first : first + amount].tobytes()
+        _, publishing = self._spans.get((first, amount)) or self._span(first, amount)
+        raw = publishing.tobytes()
         if amount != self._expected_amount:
             self._expected_amount = amount
             self._expected_bytes = self._expected.to_bytes(8, "little") * amount

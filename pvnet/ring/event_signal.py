@@ -46,6 +46,7 @@ HEADER: Final = Struct("<IIIIQQ")
 NORTH_LINE: Final = 0x40
 SOUTH_LINE: Final = 0x80
 FIRST_DESCRIPTOR: Final = 0x100
+DESCRIPTOR_2026: Final = Struct("<QQIHHQ")
 
 TO_SOUTH: Final = 1
 """Descriptor flag: handed to south (absent: handed back to north)."""
@@ -212,6 +213,17 @@ class EventSignal:
         self._told = new
         self._fence()
         if memory[peer + FLAGS] & NEED_WAKEUP and (new - memory[peer + EVENT] - 1) & MASK < (new - old) & MASK:
+            counters.doorbells += 1
+            return True
+        counters.suppressed += 1
+        return False
+
+    def passed(self, new: int) -> bool:
+        """:meth:`inject` for who has moved *prod* to ``new``, fenced, and seen that the peer wants to be rung."""
+        counters, old = self.counters, self._told
+        self._told = new
+        counters.injects += 1
+        if (new - self._words[self._peer + EVENT] - 1) & MASK < (new - old) & MASK:
             counters.doorbells += 1
             return True
         counters.suppressed += 1

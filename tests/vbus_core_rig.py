@@ -389,6 +389,7 @@ class RawNorth:
         self.memory = memory if memory is not None else bytearray(BYTES)
         self.arena = Arena(memoryview(self.memory), BASE)
         self.wanted = 0
+        self.registry = registry
         self.south = VbusSouth(client, self.arena, registry, full_fence, config, self._want)
         self.queues = self.south.config.queues
         self.events = events

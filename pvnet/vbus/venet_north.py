@@ -83,7 +83,7 @@ class VenetNorthConfig:
     rx_bytes: int = 0
     tx_buffers: int = 0
     tx_fragment_bytes: int = 0
-    pages: int = 128
+    pages: int = 64
     page_bytes: int = 65536
     ring_2026: bool = False
     up: bool = True

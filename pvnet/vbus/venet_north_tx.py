@@ -89,11 +89,6 @@ class NorthTransmit:
         """Most bytes of one fragment, 0: one fragment for all."""
 
     @property
-    def free(self) -> int:
-        """Buffers that are not out."""
-        return len(self._free)
-
-    @property
     def out(self) -> int:
         """Buffers that the host has."""
         return len(self._buffers) - len(self._free)

@@ -8,7 +8,9 @@ taken, and the switch counts it.  Two kinds of buffers:
   There is no place for an offload, so a flat guest gets finished frames only.
 * **L4RO**: the ring names a packet descriptor in the data pool, with one fragment for frames of usual size; a larger
   frame goes on in pages that the guest lends in a second ring, at most 18 pieces in all.  Of a lent page the host tells
-  the guest its cookie (in ``ptr``), not its address.  When pages run out the frame is thrown away: nothing waits.
+  the guest its cookie (in ``ptr``), not its address.  When pages run out the frame waits as if there were no buffer,
+  as long as the guest has frames to look at (it will bring pages back with them); if it has none, it does not lend any,
+  and the frame is thrown away.
 
 What a guest says about its buffers is copied once and checked against its arena or pool; a buffer that is not there
 goes back with length 0, which is what "recycle" looks like, and is counted.
@@ -49,8 +51,11 @@ BUDGET: Final = 64
 """Waiting frames that are placed per pass."""
 _NOT_PLACED: Final = -1
 """The frame is thrown away, the buffer stays."""
+_NO_PAGES: Final = -2
+"""There are not enough pages for the frame now."""
 _BAD_BUFFER: Final = 0
 """The buffer goes back as it is."""
+_WAIT: Final = frozenset({_NO_PAGES, _BAD_BUFFER})
 _GSO: Final = int(SgFlag.GSO)
 _ECN: Final = int(SgFlag.ECN)
 _NEEDS_CSUM: Final = int(SgFlag.NEEDS_CSUM)
@@ -82,16 +87,6 @@ class VenetReceive:
         self.agreed = 0
         """Capability bits of the group L4RO."""
         self._lent: deque[Descriptor] = deque()
-
-    @property
-    def backlog(self) -> int:
-        """Frames that wait for a buffer."""
-        return len(self._backlog)
-
-    @property
-    def limit(self) -> int:
-        """Most frames that wait."""
-        return self._ring.count
 
     def deliver(self, packets: list[Packet]) -> int:
         """Place packets, keep copies of what has no buffer, signal once; return how many were taken.
@@ -165,9 +160,13 @@ class VenetReceive:
                     budget -= len(more)
                     held += more
                 result = place(held[len(lengths)], packet)
-                if result != _NOT_PLACED:
+                if result >= 0:
                     lengths.append(result)
-            if result == _BAD_BUFFER:
+            if result == _NO_PAGES:
+                held += self._ring.take(self._ring.count)
+                if len(held) - len(lengths) == self._ring.count:
+                    result = self._drop("rx_no_pages")
+            if result in _WAIT:
                 break
             taken += 1
             if result > 0:
@@ -235,8 +234,8 @@ class VenetReceive:
         pieces = [(start, first_room)]
         iovs = [first_room, 0, first]
         problem = self._add_pages(pieces, iovs, length - first_room, (room - SG_HEAD_BYTES) // IOV_BYTES)
-        if problem is not None:
-            return self._drop(problem)
+        if problem:
+            return problem
         self._scatter(frags, pieces)
         count = len(pieces)
         SG_HEAD.pack_into(
@@ -260,8 +259,8 @@ class VenetReceive:
             return -1, 0
         return flags | _GSO | (_ECN if offload.ecn else 0), kind
 
-    def _add_pages(self, pieces: list[tuple[int, int]], iovs: list[int], rest: int, most: int) -> str | None:
-        """Add pages for ``rest`` bytes to ``pieces`` (offset, bytes) and ``iovs``; the name of what was in the way.
+    def _add_pages(self, pieces: list[tuple[int, int]], iovs: list[int], rest: int, most: int) -> int:
+        """Add pages for ``rest`` bytes to ``pieces`` (offset, bytes) and ``iovs``; 0, or what became of the frame.
 
         Pages are used up only when the whole packet has a place; a page that is not there is used up with them.
         """
@@ -271,11 +270,11 @@ class VenetReceive:
         used = 0
         while rest > 0:
             if len(pieces) == most or len(pieces) == MAX_FRAGMENTS:
-                return "rx_too_long"
+                return self._drop("rx_too_long")
             if used == len(lent):
                 more = pages.take(BUDGET)
                 if not more:
-                    return "rx_no_pages"
+                    return _NO_PAGES
                 lent += more
             cookie, address, room = lent[used]
             used += 1
@@ -290,7 +289,7 @@ class VenetReceive:
         for _ in range(used):
             lent.popleft()
         pages.complete(used)
-        return None
+        return 0
 
     def _scatter(self, frags: tuple[memoryview | bytes, ...], pieces: list[tuple[int, int]]) -> None:
         """Copy fragments into pieces of the arena (offset, bytes) of the same length in all."""

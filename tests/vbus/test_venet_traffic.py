@@ -108,6 +108,7 @@ def test_frames_arrive_intact_in_order_and_once_with_every_set_of_features(sg, e
     eventq=st.sampled_from([0, 3]),
     rx_bytes=st.sampled_from([0, 64, 2048]),
     page_bytes=st.sampled_from([1000, 4096]),
+    pages=st.sampled_from([18, 40, 256]),
     fragment=st.sampled_from([0, 64, 1000]),
     sizes=st.lists(
         st.tuples(st.integers(60, 1514), st.booleans(), st.lists(st.integers(1, 60000), max_size=4)), max_size=40
@@ -115,14 +116,14 @@ def test_frames_arrive_intact_in_order_and_once_with_every_set_of_features(sg, e
     groups=st.lists(st.integers(1, 9), min_size=1, max_size=10),
 )
 def test_random_frames_of_random_sizes_in_random_groups(
-    sg, l4ro, eventq, rx_bytes, page_bytes, fragment, sizes, groups
+    sg, l4ro, eventq, rx_bytes, page_bytes, pages, fragment, sizes, groups
 ):
-    """Nothing runs while a group is sent, everything between groups; pages are many enough for whatever waits."""
+    """Nothing runs while a group is sent, everything between groups; a frame may need nearly all pages."""
     if not l4ro and rx_bytes == 64:
         rx_bytes = 0
     config = small(
         sg=sg, l4ro=l4ro, eventq=eventq, rx_bytes=rx_bytes, page_bytes=page_bytes, tx_fragment_bytes=fragment,
-        pages=256, tx_buffers=0,
+        pages=pages, tx_buffers=0,
     )  # fmt: skip
     first, second = pair(config)
     packets, expected = [], []
@@ -470,3 +471,20 @@ def test_traffic_is_counted_on_both_sides():
         assert traffic.shown() == {"tx_packets": 2, "tx_bytes": 160, "rx_packets": 0, "rx_bytes": 0}
     for traffic in (second.driver.traffic, second.device.traffic):
         assert traffic.shown() == {"tx_packets": 0, "tx_bytes": 0, "rx_packets": 2, "rx_bytes": 160}
+
+
+def test_frames_wait_for_pages_that_the_guest_still_has():
+    first, second = pair(small(pages=4, tx_buffers=8, page_bytes=65536))
+    data = [frame(number, 30_000) for number in range(8)]
+    assert first.driver.send([packet_of(one, TSO4) for one in data]) == 8
+    first.run()
+    assert second.received == data
+    assert second.device.counters["rx_queued"] == 4
+    assert second.device.counters["rx_no_pages"] == 0
+
+
+def test_a_frame_for_which_there_will_never_be_enough_pages_does_not_stop_the_others():
+    first, second = pair(small(pages=1, page_bytes=16384))
+    send_all(first, [packet_of(frame(1, 60)), packet_of(frame(2, 40_000), TSO4), packet_of(frame(3, 60))])
+    assert second.received == [frame(1, 60), frame(3, 60)]
+    assert second.device.counters["rx_no_pages"] == 1

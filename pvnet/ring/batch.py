@@ -10,8 +10,9 @@ memory.  The 2009 layout would do as well, but needs three strided passes where 
 its ownership byte are separate stores, and how far the other side is must be searched in the ownership bytes, while
 here *prod* tells.
 
-The consumer copies messages out before anything else and gives slots back late (when it finds nothing more, or an
-eighth of the ring is due), which saves most of the returns.
+The consumer copies messages out before anything else and gives slots back late, when an eighth of the ring is due,
+which saves most of the returns.  A producer that finds no room is never left waiting by that: seven eighths of the ring
+are then messages that the consumer has still to take, and taking them makes the return due.
 
 The methods are longer than elsewhere, and the usual case (all slots full, no wrap) is written out: here a call costs as
 much as the work.  When the peer does not want to be rung, which it says in its *flags*, an announcement is the fence
@@ -164,6 +165,10 @@ class _PacketSide(Side2026):
             return [(number, first, until)]
         whole = self.count - first
         return [(number, first, self.count), (number + whole, 0, amount - whole)]
+
+    def has_more(self) -> bool:
+        """Whether the peer has handed over anything that we have not looked at: messages, or slots to fill."""
+        return self._u32[self._peer_prod] != self._taken & MASK
 
     def _hand_over(self, amount: int) -> None:
         """Everything of the next ``amount`` descriptors is stored: publish, and ring if the peer wants it."""
@@ -428,7 +433,7 @@ class PacketConsumer(_PacketSide):
         return self._u32, self._peer_prod, self._taken & MASK
 
     def give_back(self) -> None:
-        """Return the slots of all messages that were taken out; done by itself when it is time."""
+        """Return the slots of all messages that were taken out; done by itself when an eighth of the ring is due."""
         amount = self._taken - self._given
         if not amount:
             return
@@ -451,7 +456,6 @@ class PacketConsumer(_PacketSide):
         if ahead > most:
             ahead = most
         if ahead <= 0:
-            self.give_back()
             return 0
         if taken >> self._shift != self._expected_lap:
             self._expect_lap(taken)

@@ -234,6 +234,20 @@ class EventSignal:
         self._enabled = True
         return self._arm(self._flags | NEED_WAKEUP) and not self._in_wakeup
 
+    def sleep_after(self, seen: int) -> bool:
+        """:meth:`enable` for who has taken everything before position ``seen``; True: nothing is there, sleep.
+
+        We stay enabled afterwards: who is past our *event* does not ring again.
+        """
+        memory, own, peer = self._words, self._own, self._peer
+        self._enabled = True
+        self._event = self._noticed = memory[own + EVENT] = seen
+        if not self._flags & NEED_WAKEUP:
+            self._flags |= NEED_WAKEUP
+            memory[own + FLAGS] = self._flags
+        self._fence()
+        return memory[peer + PROD] == seen and not memory[peer + FLAGS] & CLOSED
+
     def disable(self) -> None:
         """Ask not to be rung; a doorbell on its way is ignored."""
         self._enabled = False

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 from ring.store_buffers import explore
 
+from pvnet.ring.batch import PacketProducer
 from pvnet.ring.event_signal import EVENT, FLAGS, NEED_WAKEUP, NORTH_LINE, PROD, SOUTH_LINE, EventSignal
 from pvnet.ring.layout import NORTH, SOUTH
 from pvnet.ring.shm_signal import ShmSignal
@@ -159,3 +160,49 @@ def test_without_any_fence_of_the_event_index_a_wakeup_can_be_lost(removed):
 def test_an_armed_event_index_needs_the_two_that_it_meets():
     for removed in (SENDER_PROD, ARM_AGAIN):
         assert any(end[1] < ITEMS for end in explore_2026("asleep", removed).ends)
+
+
+# -- the packet ring's shorter way: one fence for publishing and ringing, and enabled ever after ----------------------
+
+
+def hand_over(summary, script):
+    sent, told = summary
+    if sent == ITEMS:
+        return None
+    producer = PacketProducer.__new__(PacketProducer)
+    producer._u32, producer._fence, producer._ordered = script, script.fence, True
+    producer._given, producer._prod_word, producer._peer_flags = sent, NORTH_WORD + PROD, SOUTH_WORD + FLAGS
+    producer.events, producer._doorbell = EventSignal(script, NORTH, script.fence), script.ring
+    producer.events._told = told
+    producer._hand_over(1)
+    return sent + 1, producer.events._told
+
+
+def take_or_sleep(summary, script):
+    state, got, flags = summary
+    if state == "asleep":
+        script.wait()
+    got = script[NORTH_WORD + PROD]
+    events = EventSignal(script, SOUTH, script.fence)
+    events._flags = flags
+    return ("asleep" if events.sleep_after(got) else "awake", got, events._flags)
+
+
+def explore_packets(removed=None):
+    return explore(
+        ((0, 0), hand_over),
+        (("awake", 0, 0), take_or_sleep),
+        tuple([0] * (SOUTH_WORD + 4)),
+        lambda thread, *_: thread == removed,
+    )
+
+
+def test_no_wakeup_of_a_packet_ring_is_lost_with_both_fences():
+    outcome = explore_packets()
+    assert {(state, got) for state, got, _ in outcome.ends} == {("asleep", ITEMS)}
+    assert outcome.states > 200
+
+
+@pytest.mark.parametrize("removed", ["sender", "receiver"])
+def test_without_either_fence_a_wakeup_of_a_packet_ring_can_be_lost(removed):
+    assert any(got < ITEMS for _, got, _ in explore_packets(removed).ends)

@@ -213,24 +213,21 @@ class VenetConnection:
         sg = self._agreed[CapabilityGroup.SG]
         length, signal = region.length, region.signal
         if id is VenetRegion.PMTD_POOL:
-            self._check(
-                id, bool(sg & SgCapability.SG and sg & SgCapability.PMTD), length, self._tx.count if self._tx else None
-            )
+            agreed = bool(sg & SgCapability.SG and sg & SgCapability.PMTD)
+            slots, rest = divmod(length, MAX_SG_BYTES)
+            fits = not rest and (0 < slots <= MAX_RING if self._tx is None else slots == self._tx.count)
         elif id is VenetRegion.EVENT_POOL:
-            if not self._agreed[CapabilityGroup.EVENTQ] or not 0 < length <= MAX_RING * EVENT_BYTES:
-                raise VbusError(EINVAL, f"event pool of {length} bytes")
+            agreed = self._agreed[CapabilityGroup.EVENTQ] != 0
+            fits = 0 < length <= MAX_RING * EVENT_BYTES
         elif id is VenetRegion.L4RO_POOL:
-            self._check(id, bool(self.accepts), length, None)
+            agreed = self.accepts != 0
+            fits = 0 < length <= MAX_RING * MAX_SG_BYTES
         else:
             assert signal is not None
             self._register_ring(id, region, signal)
-
-    def _check(self, id: VenetRegion, agreed: bool, length: int, count: int | None) -> None:  # noqa: A002
-        """Check a pool of descriptors: agreed, of whole slots, at most 2048, of ``count`` if that is known."""
-        slots, rest = divmod(length, MAX_SG_BYTES)
-        fits = slots == count if count is not None else 0 < slots <= MAX_RING
-        if not agreed or rest or not fits:
-            raise VbusError(EINVAL, f"{id.name} of {length} bytes: not agreed, or not {count} descriptors of 320 bytes")
+            return
+        if not agreed or not fits:
+            raise VbusError(EINVAL, f"{id.name} of {length} bytes: {'wrong size' if agreed else 'not agreed'}")
 
     def _register_ring(self, id: VenetRegion, region: Region, signal: SouthSignal) -> None:  # noqa: A002
         host, device = self._host, self._device

@@ -15,8 +15,12 @@ other rings, and only does so while this side sleeps.
 
 **Waiting.** Waking a process on another CPU takes some 20 µs each way.  With ``spin_seconds`` (30e-6 is enough) a side
 looks for so long before it sleeps, which is the only thing that beats that.  It blocks the event loop for this time, so
-it is off unless asked for, off when there is one CPU, and adaptive: it spins only while messages do come that quickly,
-and after some spins in vain not before the next quick answer.  A peer that dies therefore costs a few spins.
+it is off unless asked for, off when both sides have one CPU, and adaptive: it spins only while messages do come that
+quickly, and after some spins in vain not before the next quick answer.  A peer that dies therefore costs a few spins.
+
+Where both sides are confined to one and the same CPU a spin would only be in the way.  There a receiver gives the CPU
+away once (``sched_yield``) before it sleeps, with the same credit: the peer runs, answers, and gives it back, without
+a system call of the doorbell's.  On a CPU that others want too this is noticed and given up for a long time.
 
 **Never lost.** Going to sleep has the fence it needs (``ring.event_signal``).  Nevertheless a slow timer looks while
 somebody sleeps; if it finds, twice in a row, work that nobody rang for, it wakes the sleeper and counts a rescue.  That
@@ -58,6 +62,10 @@ _LINE: Final = 64
 _QUICK_SECONDS: Final = 1e-3
 """A sleep that was shorter says that it is worth to spin the next time."""
 _SPINS_IN_VAIN: Final = 8
+_SLOW_YIELD_SECONDS: Final = 100e-6
+"""A yield that took longer went to somebody else than the peer: on a busy CPU sleeping is better."""
+_YIELD_PAUSE: Final = 10_000
+"""So many waits without a yield after one that was slow."""
 _TURNS: Final = 64
 """So many answers without waiting, then the event loop gets a turn."""
 
@@ -100,6 +108,8 @@ class ChannelCounters:
     sleeps: int = 0
     spins: int = 0
     spin_hits: int = 0
+    yields: int = 0
+    yield_hits: int = 0
     rescues: int = 0
 
 
@@ -124,8 +134,10 @@ class RingChannel:
         outgoing, incoming = rings if creator else rings[::-1]
         self._producer = PacketProducer(outgoing, slot_bytes, full_fence, peers_bell.ring)
         self._consumer = PacketConsumer(incoming, slot_bytes, full_fence, peers_bell.ring)
-        self._spin_seconds = spin_seconds if len(os.sched_getaffinity(0)) > 1 else 0.0
+        self._shares_cpu = len(_cpus(peer_pid)) == 1
+        self._spin_seconds = 0.0 if self._shares_cpu else spin_seconds
         self._credit = 0
+        self._yield_pause = 0
         self._turns = 0
         self._sleeping: dict[EventSignal, asyncio.Future[None]] = {}
         self._suspected: list[asyncio.Future[None]] = []
@@ -239,7 +251,7 @@ class RingChannel:
         """Send all, waiting for room.  Raises as :meth:`send_batch`."""
         sent = self.send_batch(messages)
         while sent < len(messages):
-            await self._wait(self._producer.events, lambda: self._producer.room() > 0)
+            await self._wait(self._producer)
             sent += self.send_batch(messages[sent:])
 
     # -- receiving --------------------------------------------------------------------------------------------------
@@ -277,27 +289,45 @@ class RingChannel:
             await asyncio.sleep(0)
             if self._closed:
                 self._refuse()
-        while not len(messages := pop(most)):
-            if not await self._wait(self._consumer.events, lambda: self._consumer.waiting() > 0):
+        messages = pop(most)
+        if not len(messages) and self._credit > 0 and self._look_again():
+            messages = pop(most)
+        while not len(messages):
+            events = self._consumer.events
+            if events in self._sleeping:
+                raise LocalError("another task waits for the same end of this channel")
+            gone = self._gone or events.peer_closed  # before looking: what it sent last still counts
+            if not gone and events.sleep_after(self._consumer.watched()[2]):
+                try:
+                    await self._sleep(events)
+                except BaseException:  # cancelled
+                    events.disable()
+                    raise
+                if self._closed:
+                    self._refuse()
+            messages = pop(most)
+            if gone and not len(messages):
+                self._gone = True
                 break
         return messages
 
     # -- waiting ----------------------------------------------------------------------------------------------------
 
-    async def _wait(self, events: EventSignal, is_ready: Callable[[], bool]) -> bool:
-        """Wait until ``is_ready``; False: the peer has ended and it will never be."""
+    async def _wait(self, side: PacketProducer | PacketConsumer) -> bool:
+        """Wait until the peer hands something over; False: it has ended and never will."""
+        events = side.events
         if events in self._sleeping:
             raise LocalError("another task waits for the same end of this channel")
         while True:
             gone = self._gone or events.peer_closed  # before looking: what it sent last still counts
             events.look()
-            if is_ready():
+            if side.has_more():
                 return True
             if gone:
                 self._gone = True
                 return False
             if self._credit > 0 and self._spin_seconds and self._spin(events):
-                continue
+                return True
             try:
                 if not events.enable():
                     await self._sleep(events)
@@ -305,6 +335,43 @@ class RingChannel:
                 events.disable()
             if self._closed:
                 self._refuse()
+
+    def _look_again(self) -> bool:
+        """Before a receiver sleeps: let the peer run if it shares our CPU, else spin; True: something came."""
+        if self._shares_cpu:
+            return self._yield()
+        if not self._spin_seconds:
+            return False
+        memory, word, before = self._consumer.watched()
+        clock = time.perf_counter
+        self.counters.spins += 1
+        end = clock() + self._spin_seconds
+        while clock() < end:
+            if memory[word] != before:
+                self.counters.spin_hits += 1
+                self._credit = _SPINS_IN_VAIN
+                return True
+        self._credit -= 1
+        return False
+
+    def _yield(self) -> bool:
+        """Give the CPU away once; True: the peer took it and something came."""
+        if self._yield_pause:
+            self._yield_pause -= 1
+            return False
+        memory, word, before = self._consumer.watched()
+        clock = time.perf_counter
+        began = clock()
+        os.sched_yield()
+        self.counters.yields += 1
+        if clock() - began > _SLOW_YIELD_SECONDS:
+            self._yield_pause = _YIELD_PAUSE
+        if memory[word] != before:
+            self.counters.yield_hits += 1
+            self._credit = _SPINS_IN_VAIN
+            return True
+        self._credit -= 1
+        return False
 
     def _spin(self, events: EventSignal) -> bool:
         counters = self.counters
@@ -422,3 +489,12 @@ class RingChannel:
 def _second(size: int) -> int:
     """Where the second ring begins: on a cache line of its own."""
     return (size + _LINE - 1) // _LINE * _LINE
+
+
+def _cpus(peer_pid: int | None) -> set[int]:
+    """The CPUs that this process or its peer may use."""
+    cpus = os.sched_getaffinity(0)
+    if peer_pid is not None:
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            cpus |= os.sched_getaffinity(peer_pid)
+    return cpus

@@ -64,6 +64,7 @@ class EventLoop:
     def interrupt(self, number: int) -> None:
         """The host interrupted."""
         if 0 <= number < len(self._rings):
+            self._suspects.discard(number)
             self._rung.add(number)
         else:
             self._counters["bad_interrupt"] += 1
@@ -127,13 +128,14 @@ class EventLoop:
         return len(slots)
 
     def recheck(self) -> None:
-        """Rescue poll: what has been waiting since the last poll without an interrupt is looked at and counted."""
+        """Rescue poll: what waited at the last poll too, with no interrupt since, is looked at and counted."""
         waiting = {
             number
             for number, ring in enumerate(self._rings)
             if number not in self._rung | self._marked and ring.signal.recheck()
         }
-        for number in waiting & self._suspects:
+        found = waiting & self._suspects
+        for number in found:
             self._counters["lost_wakeup_rescues"] += 1
             self._rung.add(number)
-        self._suspects = waiting - self._suspects
+        self._suspects = waiting - found

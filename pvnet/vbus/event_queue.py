@@ -103,6 +103,7 @@ class SouthQueue:
             nonlocal wrote
             wrote = self._fill() or wrote
 
+        self.suspect = False
         self.rung = self.ring.signal.wakeup(drained)
         return wrote and self.ring.signal.inject()
 
@@ -243,7 +244,7 @@ class SouthQueues:
         faults: list[str] = []
         for number in reversed(numbers):
             queue = self._queues[number]
-            if queue.dead:
+            if queue.dead or not (queue.rung or len(queue)):
                 continue
             try:
                 interrupt = queue.rung and queue.wakeup()

@@ -130,6 +130,7 @@ class VbusNorth:
         """Consume one input.
 
         :raises LocalError: called from inside a turn.
+        :raises VbusError: ENOMEM, at the first Start: the allocator has no room for the bridge's own structures.
         """
         if self._running:
             raise LocalError("VbusNorth.feed inside of feed")
@@ -284,10 +285,10 @@ class VbusNorth:
         if self.state is not NorthState.DOWN:
             self._lose("restarted")
         self._start_at = None
-        self.state = NorthState.NEGOTIATING
         if self._places is None:
             self._places = self._allocate()
         self.calls.places = self._places
+        self.state = NorthState.NEGOTIATING
         asked = Negotiate(capabilities=CAP_IOQ_2026 if self.config.ask_2026 else 0)
         self.calls.system(SystemCall(BridgeVector.NEGOTIATE, asked.encode(), self._negotiated))
 

@@ -1,10 +1,10 @@
 """The signals of a partition: cookies with generations, wakeups, and who still holds each.
 
 A signal is held by the **device's list** (until DEVCLOSE), by the **host** (until SHMCLOSE) and by the **driver**
-(until it puts it, at the latest when it is removed): three references after a successful DEVSHM, none after a
-failed one.  DEVCLOSE and SHMCLOSE come in either order.  Only when all three are gone is the table's place used
-again, and then with the next generation: ``cookie = generation << 32 | index``.  So a forged, repeated or late cookie finds nobody; it
-is counted.
+(until it puts it, at the latest when it is removed): three references after a successful DEVSHM, none after a failed
+one.  DEVCLOSE and SHMCLOSE come in either order.  Only when all three are gone is the table's place used again, and
+then with the next generation: ``cookie = generation << 32 | index``.  So a forged, repeated or late cookie finds
+nobody; it is counted.
 
 After DEVCLOSE a signal that still waits for its SHMCLOSE wakes nobody: its ring may be gone already.
 
@@ -251,6 +251,7 @@ class NorthSignals:
 
     def rung(self, signal: DriverSignal) -> None:
         """Look at the shared bytes soon."""
+        self._suspects.discard(signal)
         if signal.live and signal not in self._rung:
             self._rung[signal] = False
             self._ready()
@@ -278,10 +279,11 @@ class NorthSignals:
             self._counters["budget_exhausted"] += 1
 
     def recheck(self) -> None:
-        """Rescue poll: what has been waiting since the last poll, and nobody rang for, is looked at and counted."""
+        """Rescue poll: what waited at the last poll too, and nobody has rung since, is looked at and counted."""
         waiting = {s for s in self._table.values() if s.live and s not in self._rung and s.shm.recheck()}
-        for signal in waiting & self._suspects:
+        found = waiting & self._suspects
+        for signal in found:
             signal.shm.counters.rescues += 1
             self._counters["lost_wakeup_rescues"] += 1
             self.rung(signal)
-        self._suspects = waiting - self._suspects
+        self._suspects = waiting - found

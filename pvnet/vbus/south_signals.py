@@ -228,6 +228,7 @@ class SouthSignals:
 
     def rung(self, signal: HostSignal) -> None:
         """Look at the shared bytes soon."""
+        self._suspects.discard(signal)
         if signal.mapped and signal not in self._rung:
             self._rung[signal] = False
             self._ready()
@@ -263,10 +264,11 @@ class SouthSignals:
             self._counters["budget_exhausted"] += 1
 
     def recheck(self) -> None:
-        """Rescue poll: what has been waiting since the last poll, and nobody rang for, is looked at and counted."""
+        """Rescue poll: what waited at the last poll too, and nobody has rung since, is looked at and counted."""
         waiting = {s for s in self._by_handle.values() if s not in self._rung and s.shm.recheck()}
-        for signal in waiting & self._suspects:
+        found = waiting & self._suspects
+        for signal in found:
             signal.shm.counters.rescues += 1
             self._counters["lost_wakeup_rescues"] += 1
             self.rung(signal)
-        self._suspects = waiting - self._suspects
+        self._suspects = waiting - found

@@ -10,7 +10,7 @@ from pvnet.core.machine import Note, Tick
 from pvnet.papr.errno import EINVAL, EPERM
 from pvnet.ring.errors import EAGAIN, RingError, RingFault
 from pvnet.runtime.fence import full_fence
-from pvnet.vbus.bridge_io import BridgeResult, DeviceAdded, Doorbell, Interrupt, MemoryChanged
+from pvnet.vbus.bridge_io import BridgeResult, DeviceAdded, Doorbell, Interrupt, MemoryChanged, SignalRang
 from pvnet.vbus.device import Region
 from pvnet.vbus.layout import BusVector, DeviceCall, DeviceClose, Event, EventId
 from pvnet.vbus.north_driver import ProxyDevice, Steps
@@ -344,3 +344,25 @@ def test_an_interrupt_for_a_queue_that_is_being_read_anyway_is_one_more_look() -
 def test_a_signal_between_its_places_is_refused() -> None:
     north, handle = up()
     assert north.shm(handle, 100, length=16, offset=1) == -EINVAL
+
+
+def test_a_busy_signal_is_no_rescue_when_its_doorbell_is_only_on_its_way() -> None:
+    """Under load a poll always finds something; it counts only when nobody has rung since the poll before."""
+    north, handle = up()
+    north.shm(handle, 100, 1)
+    world = bound()
+    rx = world.arena.offset(world.driver.addresses[0], 8) + 8
+    for number in range(1, 20):
+        north.memory[north.REGIONS - BASE + 12] = north.memory[north.REGIONS - BASE + 13] = 1
+        world.memory[rx + 9] = world.memory[rx + 10] = 1
+        queue = world.arena.offset(world.north._places.queues[0][0], 8) + 8  # type: ignore[union-attr]
+        world.memory[queue + 9] = world.memory[queue + 10] = 1
+        north.now = world.now = number * 0.1
+        north.feed(Tick())
+        world.feed_north(Tick())
+        north.feed(Doorbell(8, 1))
+        assert world.driver.rx_signal is not None
+        world.feed_north(SignalRang(world.driver.rx_signal.cookie))
+        world.feed_north(Interrupt(0))
+    assert north.south.counters["lost_wakeup_rescues"] == 0
+    assert world.north.counters["lost_wakeup_rescues"] == 0

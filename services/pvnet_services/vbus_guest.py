@@ -181,7 +181,8 @@ class Attachment:
             case io.SignalClosed(cookie):
                 close_pair(self._signals.pop(cookie, ()))
             case BridgeUp(capabilities):
-                self._endpoint.note(Note("vbus_up", (("capabilities", capabilities),), "info"))
+                memory = "shared" if self.is_shared else "mirror"
+                self._endpoint.note(Note("vbus_up", (("memory", memory), ("capabilities", capabilities)), "info"))
             case BridgeDown(reason):
                 self._endpoint.note(Note("vbus_down", (("reason", reason),), "info"))
                 self.down.set()

@@ -380,17 +380,20 @@ class Paths:
             self._reject(connection, "wrong_process", f"{problem} says it is {node.name}")
         elif not state.is_there:
             return  # until the broker says that it is back
-        elif node.attempt is not None and self._name < node.name:
+        elif self._has_path(node) or (node.attempt is not None and self._name < node.name):
             self.counters["crossed"] += 1
-            self._over(connection)  # it will take ours
+            self._over(connection)  # it has, or will take, our other connection
         else:
             if node.attempt is not None:
                 self._over(node.attempt)
                 node.attempt = None
-            if node.path is not None:
-                self._drop(node, "replaced by the peer")
             connection.packets.send(header(Kind.WELCOME), self._hello(connection))
             self._is_up(node, connection)
+
+    def _has_path(self, node: Node) -> bool:
+        """Whether there is a path whose other end stands too: a peer that has lost it has closed its end."""
+        self.read_all(node.name)
+        return node.path is not None
 
     def _welcomed(self, connection: Connection, body: bytes) -> None:
         """The peer has let us in."""

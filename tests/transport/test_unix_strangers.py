@@ -14,8 +14,9 @@ from structlog.testing import capture_logs
 from unix_rig import RawClient, Rig, hello_packet, open_fds, port_of, run_unix, until
 
 from pvnet.core.errors import WireError
+from pvnet.core.names import NodeName
 from pvnet.runtime.endpoint import Endpoint
-from pvnet.testing.contract import hcall, serve
+from pvnet.testing.contract import LAB, hcall, serve
 from pvnet.transport import unix_paths
 from pvnet.transport.unix_hello import (
     MAX_PACKET_BYTES,
@@ -110,17 +111,23 @@ def test_file_descriptors_of_strangers_are_closed(packet: bytes, count: int) -> 
 
 
 def test_random_bytes_before_and_after_a_true_hello() -> None:
-    """The true hello takes the real client's place for a moment, as a process of the same node could."""
+    """The true hello is that of a node that exists, has our pid and no paths of its own."""
     dice = random.Random(4)
 
     async def scenario(rig: Rig) -> None:
         client, server = await rig.pair()
         ran = serve(server)
+        mallory = Endpoint(
+            rig.unix.inner.port(NodeName("mallory")), lab=LAB, name="mallory", role="test", incarnation=9
+        )
+        await mallory.start()
+        mallory.ready()
         null = os.open("/dev/null", os.O_RDONLY)
         for number in range(150):
             raw = RawClient(server)
             if number % 3 == 0:
-                raw.send(hello_packet())
+                raw.send(hello_packet(name="mallory", incarnation=9))
+                await until(lambda: server.path("mallory") == "direct")
             try:
                 for _ in range(dice.randrange(1, 6)):
                     kind = dice.choice([*Kind, dice.randrange(256)])
@@ -138,6 +145,8 @@ def test_random_bytes_before_and_after_a_true_hello() -> None:
         os.close(null)
         assert await served(client, 7)
         assert ran == [*range(0, 150, 10), 7]
+        await mallory.stop()
+        assert server.counters["direct_path_lost"] >= 40
         assert await client.settle_path("server", 50.0)
         await until(lambda: client.path("server") == server.path("client") == "direct")
 

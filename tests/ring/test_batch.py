@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ring.support import no_fence
 
 from pvnet.core.errors import LocalError
+from pvnet.ring import batch as packet_ring
 from pvnet.ring.batch import PacketConsumer, PacketProducer, format_packet_ring, packet_ring_bytes
 from pvnet.ring.errors import EINVAL, RingError, RingFault
 from pvnet.ring.event_signal import NORTH_LINE, SOUTH_LINE, ring_2026_bytes
@@ -107,6 +108,17 @@ def test_many_laps_of_arrays_and_of_batches_of_unequal_lengths():
         assert pop_all(pair.consumer) == short
 
 
+def test_batches_of_every_size_at_every_place_keep_no_more_views_than_they_may(monkeypatch):
+    monkeypatch.setattr(packet_ring, "_SPANS", 16)
+    pair = Pair(64)
+    for start in range(600):
+        messages = [message(start + i) for i in range(4 + start % 29)]
+        assert pair.producer.push(messages) == len(messages)
+        assert pop_all(pair.consumer) == messages
+        assert len(pair.producer._spans) <= 16
+        assert len(pair.consumer._spans) <= 16
+
+
 def test_generations_wrap_after_65536_laps():
     pair = Pair(4)
     laps = 0xFFFF * 4
@@ -193,7 +205,7 @@ def test_memory_accesses_are_fenced_where_stores_are_not_in_order():
     assert len(fences) == 5  # after looking at prod, and the same two for giving back
 
 
-@pytest.mark.parametrize("amount", [1, 4])
+@pytest.mark.parametrize("amount", [1, 2, 4])
 def test_a_message_longer_than_a_slot_is_our_mistake_and_sends_nothing(amount):
     pair = Pair(8)
     with pytest.raises(LocalError, match="17 bytes"):

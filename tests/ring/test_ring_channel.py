@@ -10,6 +10,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -352,6 +353,86 @@ def test_a_spin_that_hits_keeps_the_next_one_allowed(runner):
         second.close()
 
     runner.run(spin())
+
+
+def test_on_one_cpu_a_receiver_gives_way_to_its_peer_before_it_sleeps(runner, monkeypatch):
+    async def give_way():
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+        first, second = both_ends(spin_seconds=1.0)
+        monkeypatch.setattr(os, "sched_yield", lambda: first.send_batch([b"x"]))
+        second._credit = 1
+        assert await second.recv() == [b"x"]
+        assert (second.counters.yields, second.counters.yield_hits, second.counters.sleeps) == (1, 1, 0)
+        assert second._credit > 1
+        # A yield in vain, and a slow one: the CPU belongs to others too
+        monkeypatch.setattr(os, "sched_yield", lambda: None)
+        monkeypatch.setattr(ring_channel, "_SLOW_YIELD_SECONDS", -1.0)
+        for _ in range(3):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await second.recv()
+        assert (second.counters.yields, second.counters.yield_hits, second.counters.spins) == (2, 1, 0)
+        first.close()
+        second.close()
+
+    runner.run(give_way())
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_sender_spins_for_room_too(runner, monkeypatch, comes):
+    async def spin():
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+        first, second = both_ends(count=8)
+        first._credit, first._spin_seconds = 1, 10.0 if comes else 1e-6
+        assert first.send_batch([b"x"] * 8) == 8
+        real = time.perf_counter
+
+        def takes_while_we_look():
+            second.receive_now(1)
+            return real()
+
+        if comes:
+            monkeypatch.setattr(ring_channel.time, "perf_counter", takes_while_we_look)
+        sending = asyncio.ensure_future(first.send([b"y"]))
+        await asyncio.sleep(0)
+        assert first.counters.spins == 1
+        assert first.counters.spin_hits == int(comes)
+        assert first.counters.sleeps == int(not comes)
+        monkeypatch.setattr(ring_channel.time, "perf_counter", real)
+        second.receive_now(8)
+        await sending
+        first.close()
+        second.close()
+
+    runner.run(spin())
+
+
+def test_two_senders_waiting_at_one_end_are_our_mistake(runner):
+    async def send_twice():
+        first, second = both_ends(count=8)
+        waiting = asyncio.ensure_future(first.send([b"x"] * 9))
+        await asyncio.sleep(0)
+        with pytest.raises(LocalError, match="another task"):
+            await first.send([b"y"])
+        assert second.receive_now(8) == [b"x"] * 8
+        await waiting
+        first.close()
+        second.close()
+
+    runner.run(send_twice())
+
+
+def test_closing_wakes_a_sender_that_waits_for_room(runner):
+    async def close():
+        first, second = both_ends(count=8)
+        waiting = asyncio.ensure_future(first.send([b"x"] * 9))
+        await asyncio.sleep(0)
+        first.close()
+        with pytest.raises(LocalError, match="closed"):
+            await waiting
+        second.close()
+
+    runner.run(close())
 
 
 def test_nothing_leaks(runner, open_fds):

@@ -16,17 +16,15 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import structlog
 
 from pvnet.core.errors import ConfigError, WireError
 from pvnet.core.machine import Counters
-from pvnet.runtime.net_link_address import LinkAddress, LinkTls
+from pvnet.runtime.net_link_address import LinkAddress, LinkOptions, LinkTls, error_text
 from pvnet.runtime.running_switch import RunningSwitch
 from pvnet.vbus.link_codec import LINK_HEADER_BYTES, LinkDecoder, LinkHello, encode_link_hello, encode_link_packets
 from pvnet.vbus.packet import Packet
@@ -43,19 +41,6 @@ _HEADERS: Final = LINK_HEADER_BYTES + VNET_HEADER_BYTES
 _DEAD_AFTER_MS: Final = 20_000
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class LinkOptions:
-    """Times in seconds.  The other switch learns ``lab`` and ``name``; ``accepts`` is a sum of ``ACCEPTS_...`` bits."""
-
-    lab: str
-    name: str
-    mtu: int = 1500
-    accepts: int = 15
-    hello_s: float = 5.0
-    first_pause_s: float = 0.2
-    longest_pause_s: float = 10.0
 
 
 class LinkConnection(asyncio.BufferedProtocol):
@@ -81,11 +66,11 @@ class LinkConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Introduce ourselves."""
-        assert isinstance(transport, asyncio.Transport)
+        # A cast, because uvloop's transports are not of asyncio's class.
+        self._transport = cast("asyncio.Transport", transport)
         if self.lost.done():  # closed before it was there
-            transport.abort()
+            self._transport.abort()
             return
-        self._transport = transport
         peer = transport.get_extra_info("peername")
         self.peer = f"{peer[0]}:{peer[1]}" if peer else "?"
         control = transport.get_extra_info("socket")
@@ -98,7 +83,7 @@ class LinkConnection(asyncio.BufferedProtocol):
         ):
             control.setsockopt(level, option, value)
         options = self.options
-        transport.write(encode_link_hello(LinkHello(options.lab, options.name, options.mtu, options.accepts)))
+        self._transport.write(encode_link_hello(LinkHello(options.lab, options.name, options.mtu, options.accepts)))
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  asyncio's signature
         """Return where to put what comes."""
@@ -137,7 +122,9 @@ class LinkConnection(asyncio.BufferedProtocol):
         if not self.ready.done():
             self.ready.set_result(False)
         if not self.lost.done():
-            self.lost.set_result(self._reason or (str(exc) if exc else "closed by the other side"))
+            self.lost.set_result(
+                self._reason or (error_text(exc) if isinstance(exc, OSError) else "closed by the other side")
+            )
 
     # ours
 
@@ -267,19 +254,19 @@ class ConnectingLink:
         address, options = self._address, self._options
         link = LinkConnection(options)
         try:
-            connecting = loop.create_connection(
-                lambda: link,
-                address.host,
-                address.port,
-                ssl=self._tls,
-                server_hostname=address.host if self._tls else None,
-            )
             try:
-                await asyncio.wait_for(connecting, options.hello_s)
+                async with asyncio.timeout(options.hello_s):
+                    await loop.create_connection(
+                        lambda: link,
+                        address.host,
+                        address.port,
+                        ssl=self._tls,
+                        server_hostname=address.host if self._tls else None,
+                    )
             except TimeoutError:
                 return f"no connection within {options.hello_s:g} s", False
-            except (OSError, ssl.SSLError) as error:
-                return error.strerror or str(error), False
+            except OSError as error:
+                return error_text(error), False
             if not await link.ready:
                 return await link.lost, False
             assert link.hello is not None
@@ -367,7 +354,7 @@ class ListeningLink:
                 self._connection, self._address.host, self._address.port, ssl=self._tls
             )
         except OSError as error:
-            raise ConfigError(f"link {self._address}: {error.strerror}") from None
+            raise ConfigError(f"link {self._address}: {error_text(error)}") from None
 
     async def close(self) -> None:
         """Listen no more and disconnect everybody."""

@@ -1,7 +1,9 @@
-"""Where a link between two switches goes, and the certificates that it uses."""
+"""Where a link between two switches goes, its options, and the certificates that it uses."""
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,3 +81,25 @@ class LinkTls:
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"TLS file {file}: {error.strerror or error}") from None
         return context
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """Times in seconds.  The other switch learns ``lab`` and ``name``; ``accepts`` is a sum of ``ACCEPTS_...`` bits."""
+
+    lab: str
+    name: str
+    mtu: int = 1500
+    accepts: int = 15
+    hello_s: float = 5.0
+    first_pause_s: float = 0.2
+    longest_pause_s: float = 10.0
+
+
+def error_text(error: OSError) -> str:
+    """Return what went wrong in the words of whoever refused."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate: {error.verify_message}"
+    if isinstance(error, ssl.SSLError | socket.gaierror) or not error.errno:
+        return str(error.strerror or error)
+    return os.strerror(error.errno)

@@ -15,6 +15,7 @@ from typing import Self
 
 import pytest
 from net_frames import BROADCAST, MAC_A, MAC_B, ethernet, gso_tcp
+from net_loops import both_loops
 from net_namespaces import inside, ip, namespaces, run_in, transfer
 
 from pvnet.core.errors import ConfigError
@@ -78,6 +79,7 @@ class Lab:
 @pytest.mark.parametrize(
     ("mtu", "offloads"), [(1500, (True, True)), (9000, (True, True)), (1500, (True, False)), (1500, (False, False))]
 )
+@both_loops
 async def test_ping_flood_and_tcp_between_two_namespaces(two_namespaces, mtu, offloads):
     first, second = two_namespaces
     with Lab(two_namespaces, mtu=mtu, offloads=offloads) as lab:
@@ -98,6 +100,7 @@ async def test_ping_flood_and_tcp_between_two_namespaces(two_namespaces, mtu, of
 
 
 @net_admin
+@both_loops
 async def test_the_kernel_takes_the_frames_that_we_cut(two_namespaces):
     """One side hands over 64 KiB, the other takes single frames: every one is cut here and checked by the kernel."""
     first, second = two_namespaces
@@ -113,6 +116,7 @@ async def test_the_kernel_takes_the_frames_that_we_cut(two_namespaces):
 
 
 @net_admin
+@both_loops
 async def test_the_built_in_host_answers_the_kernel_and_asks_it(namespace):
     tap = Tap(TapOptions("lab1", namespace, addresses=("10.9.0.1/24",)))
     port = TapPort(tap)
@@ -197,6 +201,7 @@ def test_a_frame_written_is_received_and_a_frame_sent_is_read_with_its_header(na
 
 
 @net_admin
+@both_loops
 async def test_what_the_kernel_refuses_is_counted_and_the_rest_goes_through(namespace):
     tap = Tap(TapOptions("lab1", namespace))
     port = TapPort(tap)
@@ -230,6 +235,7 @@ def _received(namespace: str) -> str:
 
 
 @net_admin
+@both_loops
 async def test_a_paused_port_reads_nothing_until_it_is_started_again(namespace):
     tap = Tap(TapOptions("lab1", namespace, addresses=("10.9.0.1/24",)))
     port = TapPort(tap)
@@ -378,6 +384,7 @@ def test_a_device_file_that_is_missing_names_the_module(monkeypatch):
 
 
 @net_admin
+@both_loops
 async def test_where_the_kernel_has_no_room_the_rest_is_handed_back(namespace):
     """A TAP takes what it is given; a full socket in its place answers EAGAIN as a bounded one would."""
     tap = Tap(TapOptions("lab1", namespace))

@@ -16,7 +16,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
@@ -133,6 +133,8 @@ class Route:
     far_address: str
     processes: tuple[int, ...] = ()
     """The processes that move the frames."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What else belongs to a figure."""
 
 
 @asynccontextmanager

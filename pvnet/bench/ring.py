@@ -100,10 +100,12 @@ async def measure(name: str, case: RingCase, plan: Plan, *, has_zmq: bool) -> Re
                 await stack.enter_async_context(open_pair(contender, placement, one_way=case.one_way, options=options))
             )
         shown = await compare_pairs(pairs, plan, one_way=case.one_way)
-    return _result(name, case, plan, placement, shown)
+    return case_result(name, case, plan, placement, shown)
 
 
-def _result(name: str, case: RingCase, plan: Plan, placement: Placement, shown: dict[str, Shown]) -> Result:
+def case_result(name: str, case: RingCase, plan: Plan, placement: Placement, shown: dict[str, Shown]) -> Result:
+    """Write one case down."""
+
     def figures(one: Shown) -> Series:
         return one.per_s if case.one_way else one.p50
 

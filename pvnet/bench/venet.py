@@ -10,11 +10,12 @@ It needs root; without it, or without iperf3, nothing is measured, and the comma
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pvnet.bench.netns import Route, iperf3_server, namespaces, ping, throughput, wait_reachable, what_is_missing
@@ -25,6 +26,7 @@ from pvnet.bench.tap_loop import OFFLOADS
 from pvnet.bench.venet_peers import MTU, tap_loop, veth
 from pvnet.client import Lab
 from pvnet.core.errors import UnreachableError
+from pvnet.pb.v1.management_pb2 import Management, ShowStatus
 from pvnet.runtime.topology import BRIDGE, Topology
 
 _GUESTS: Final = ("near", "far")
@@ -91,7 +93,9 @@ async def pvnet_contender(topology: Topology) -> AsyncIterator[Route]:
         movers = tuple(pid for name in (*_GUESTS, BRIDGE) if (pid := nodes[name]) is not None)
         route = Route(OURS, near, far, _ADDRESSES[1], movers)
         await wait_reachable(route, _LINK_S)
-        yield route
+        reply = await lab.command(BRIDGE, Management(show_status=ShowStatus()))
+        clients = json.loads(reply.status_json)["clients"]
+        yield replace(route, facts={"shared_memory": all(client["shared"] for client in clients)})
 
 
 async def bench_venet(*, quick: bool, broker: str, cases: Collection[str], tell: Callable[[str], None]) -> list[Result]:
@@ -187,4 +191,5 @@ def _notes(placement: str, routes: Sequence[Route]) -> dict[str, Any]:
         "mtu": MTU,
         "processes": {route.name: len(route.processes) for route in routes},
         "tap_loop_offloads": OFFLOADS,
+        "facts": {route.name: route.facts for route in routes if route.facts},
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from behaviour_worlds import Loopback
+from bench_checks import check_result
 
 from pvnet.bench import grpc_peer, rounds
 from pvnet.bench.hcall import IN_FLIGHT, HcallContender, case_line, case_results, hcall_topology
@@ -28,22 +29,6 @@ from pvnet.testing.virtual_loop import run_virtual
 from pvnet.transport.loopback import LoopbackNetwork
 
 PVNET = str(Path(sys.executable).parent / "pvnet")
-KEYS = {"scenario", "case", "metric", "unit", "pvnet", "peers", "ratio", "lost"}
-FIGURES = {"median", "min", "max"}
-METRICS = {"round_trip_s": "s", "per_s": "1/s", "bytes_per_s": "B/s"}
-
-
-def check_result(result: dict) -> None:
-    """A result is what the contract of the report says; ``notes`` is ours."""
-    assert set(result) - {"notes"} == KEYS
-    assert result["notes"]["placement"]
-    assert result["unit"] == METRICS[result["metric"]]
-    for figures in (result["pvnet"], *result["peers"].values()):
-        assert set(figures) == FIGURES
-        assert 0 < figures["min"] <= figures["median"] <= figures["max"]
-    expected = {name: result["pvnet"]["median"] / peer["median"] for name, peer in result["peers"].items()}
-    assert result["ratio"] == pytest.approx(expected)
-    assert type(result["lost"]) is int
 
 
 def measured(p50: float, p99: float, per_s: float, wrong: int = 0) -> Measured:

@@ -12,7 +12,7 @@ from pvnet.bench import netns, venet
 from pvnet.bench.netns import Route, namespaces, ping, remove_strays, throughput, what_is_missing
 from pvnet.bench.placement import Placement
 from pvnet.bench.tap_loop import open_tap
-from pvnet.bench.venet import Plan, measure_rtt, measure_throughput, venet_topology
+from pvnet.bench.venet import Plan, measure_rtt, measure_throughput, pvnet_contender, venet_topology
 from pvnet.bench.venet_peers import tap_loop, veth
 from pvnet.core.errors import UnreachableError
 
@@ -106,6 +106,22 @@ async def test_a_peer_carries_pings_and_tcp(peer) -> None:
         assert all(runs(process) for process in route.processes)
     assert our_namespaces() == []
     assert not any(runs(process) for process in route.processes)
+
+
+@needs_network
+@pytest.mark.slow
+async def test_two_guests_carry_pings_and_tcp() -> None:
+    async with namespaces("pa", "pb") as (near, far):
+        async with pvnet_contender(venet_topology("auto", near, far)) as route:
+            assert route.facts == {"shared_memory": True}
+            assert len(route.processes) == 3
+            _, lost = await ping(route, 20, 0.002, CPUS)
+            assert lost == 0
+            async with netns.iperf3_server(route, CPUS):
+                rate, _ = await throughput(route, 1, CPUS)
+            assert rate > 1e6
+        assert not any(runs(process) for process in route.processes)
+    assert our_namespaces() == []
 
 
 @needs_network

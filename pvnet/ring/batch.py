@@ -24,165 +24,30 @@ Spec: vbus 6.9, 10.4; feasibility 2 and 3 (what an operation costs, and where nu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from struct import Struct
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pvnet.core.errors import LocalError
-from pvnet.ring.errors import EINVAL, RingError
-from pvnet.ring.event_signal import (
-    FIRST_DESCRIPTOR,
-    FLAGS,
-    MASK,
-    NEED_WAKEUP,
-    TO_SOUTH,
-    EventSignal,
-    check_2026,
-    format_2026,
-    line_word,
-    ring_2026_bytes,
+from pvnet.ring.event_signal import MASK, NEED_WAKEUP, TO_SOUTH
+from pvnet.ring.layout import NORTH, SOUTH, Fence
+from pvnet.ring.packet_side import (
+    FEW,
+    FIRST_META,
+    U8,
+    UNPACK_AT_ONCE,
+    Bytes2D,
+    PacketSide,
+    format_packet_ring,
+    packet_ring_bytes,
+    split,
+    split_words,
 )
-from pvnet.ring.ioq2026 import Side2026
-from pvnet.ring.layout import MAX_COUNT, NORTH, SOUTH, Fence, words
 
-Bytes2D = NDArray[np.uint8]
-
-SLOT_ALIGNMENT: Final = 8
-_FIRST_META: Final = FIRST_DESCRIPTOR // 8 + 2
-"""64-bit word of the first descriptor that publishes it: length, flags and generation."""
-_U8: Final = np.dtype(np.uint8)
-_FEW: Final = 3
-"""Up to so many messages numpy costs more than it saves."""
-_UNPACK_AT_ONCE: Final = 256
-_SPANS: Final = 512
+__all__ = ["PacketConsumer", "PacketProducer", "format_packet_ring", "packet_ring_bytes"]
 
 
-def packet_ring_bytes(count: int, slot_bytes: int) -> int:
-    """Bytes of a packet ring: the ring, then the pool."""
-    return ring_2026_bytes(count) + count * slot_bytes
-
-
-def format_packet_ring(view: memoryview, count: int, slot_bytes: int) -> None:
-    """Write an empty packet ring into ``view``; then each side makes its end of it.
-
-    Raises:
-        LocalError: count, slot or size is wrong.
-    """
-    if slot_bytes <= 0 or slot_bytes % SLOT_ALIGNMENT or view.nbytes != packet_ring_bytes(count, slot_bytes):
-        raise LocalError(f"{count} slots of {slot_bytes} bytes (a multiple of {SLOT_ALIGNMENT}) in {view.nbytes} bytes")
-    ring = view.cast("B")[: ring_2026_bytes(count)]
-    format_2026(ring, count, 1)
-    fields = words(ring).u64
-    for slot in range(count):
-        at = FIRST_DESCRIPTOR // 8 + 4 * slot
-        fields[at] = slot
-        fields[at + 1] = slot * slot_bytes
-
-
-@lru_cache(maxsize=2 * _UNPACK_AT_ONCE)
-def _split(slot_bytes: int, amount: int) -> Struct:
-    """Makes ``amount`` bytes objects of a stretch of slots: the cheapest way there is."""
-    return Struct(f"{slot_bytes}s" * amount)
-
-
-@lru_cache(maxsize=_UNPACK_AT_ONCE)
-def _split_words(amount: int) -> Struct:
-    return Struct(f"<{amount}Q")
-
-
-class _PacketSide(Side2026):
-    """What producer and consumer share: the pool, and the words that publish descriptors as a numpy array."""
-
-    __slots__ = (
-        "_doorbell",
-        "_full",
-        "_full_lap",
-        "_full_word",
-        "_mask",
-        "_peer_flags",
-        "_pool",
-        "_pool_bytes",
-        "_publishing",
-        "_slots",
-        "_spans",
-        "events",
-        "slot_bytes",
-    )
-
-    def __init__(
-        self, view: memoryview, locale: int, slot_bytes: int, fence: Fence, doorbell: Callable[[], None]
-    ) -> None:
-        flat = view.cast("B")
-        ring_bytes = flat.nbytes
-        if flat.nbytes >= FIRST_DESCRIPTOR:
-            ring_bytes = ring_2026_bytes(min(int.from_bytes(flat[8:12], "little"), MAX_COUNT))
-        count = check_2026(flat[:ring_bytes], MAX_COUNT)
-        if flat.nbytes != packet_ring_bytes(count, slot_bytes) or slot_bytes % SLOT_ALIGNMENT:
-            raise RingError(EINVAL, f"packet ring of {count} slots of {slot_bytes} in {flat.nbytes} bytes")
-        super().__init__(flat[:ring_bytes], count, locale, fence, None)
-        self.slot_bytes = slot_bytes
-        self.events = EventSignal(self._u32, locale, fence)
-        """The wakeups of this side."""
-        self.signal = self.events
-        if self._u32[self._prod_word] or self._u32[self._cons_word] or not self.events.claim():
-            raise RingError(EINVAL, "packet ring has this side already")
-        self._doorbell = doorbell
-        self._mask = count - 1
-        self._peer_flags = line_word(1 - locale) + FLAGS
-        self._pool_bytes = flat[ring_bytes:]
-        self._slots = [self._pool_bytes[at : at + slot_bytes] for at in range(0, count * slot_bytes, slot_bytes)]
-        self._pool: Bytes2D = np.frombuffer(self._pool_bytes, np.uint8).reshape(count, slot_bytes)
-        descriptors = np.frombuffer(flat[FIRST_DESCRIPTOR:ring_bytes], np.uint64).reshape(count, 4)
-        self._publishing: NDArray[np.uint64] = descriptors[:, 2]
-        self._spans: dict[tuple[int, int], tuple[memoryview, NDArray[np.uint64]]] = {}
-        self._full_lap = -1
-        self._full = 0
-        self._full_word = np.uint64(0)
-
-    def _enter_lap(self, number: int, direction: int) -> None:
-        """Remember the publishing word of a full slot: it is the same for a whole lap of the ring."""
-        self._full_lap = number >> self._shift
-        self._full = self._meta(number, self.slot_bytes, direction)
-        self._full_word = np.uint64(self._full)
-
-    def _span(self, first: int, amount: int) -> tuple[memoryview, NDArray[np.uint64]]:
-        """The bytes and the publishing words of a stretch of slots: making such views costs more than using them."""
-        if len(self._spans) >= _SPANS:
-            self._spans.clear()
-        until, size = first + amount, self.slot_bytes
-        span = self._pool_bytes[first * size : until * size], self._publishing[first:until]
-        self._spans[first, amount] = span
-        return span
-
-    def _pieces(self, number: int, amount: int) -> list[tuple[int, int, int]]:
-        """``amount`` descriptors from ``number`` on as one or two (number, first slot, behind the last slot)."""
-        first = number & self._mask
-        until = first + amount
-        if until <= self.count:
-            return [(number, first, until)]
-        whole = self.count - first
-        return [(number, first, self.count), (number + whole, 0, amount - whole)]
-
-    def has_more(self) -> bool:
-        """Whether the peer has handed over anything that we have not looked at: messages, or slots to fill."""
-        return self._u32[self._peer_prod] != self._taken & MASK
-
-    def _hand_over(self, amount: int) -> None:
-        """Everything of the next ``amount`` descriptors is stored: publish, and ring if the peer wants it."""
-        memory = self._u32
-        if not self._ordered:
-            self._fence()
-        self._given = given = self._given + amount
-        memory[self._prod_word] = given & MASK
-        self._fence()
-        if memory[self._peer_flags] & NEED_WAKEUP and self.events.passed(given & MASK):
-            self._doorbell()
-
-
-class PacketProducer(_PacketSide):
+class PacketProducer(PacketSide):
     """Puts messages of up to ``slot_bytes`` bytes in; ``doorbell`` is called when the consumer must be rung.
 
     Raises:
@@ -219,7 +84,7 @@ class PacketProducer(_PacketSide):
             messages = messages[:amount]
         if not amount:
             return 0
-        if amount <= _FEW:
+        if amount <= FEW:
             self._push_few(messages)
         else:
             self._push_many(messages, amount)
@@ -245,7 +110,7 @@ class PacketProducer(_PacketSide):
             self._slots[slot][:length] = message
         if given >> self._shift != self._full_lap:
             self._enter_lap(given, TO_SOUTH)
-        self._u64[_FIRST_META + 4 * slot] = self._full - size + length
+        self._u64[FIRST_META + 4 * slot] = self._full - size + length
         memory = self._u32
         if not self._ordered:
             self._fence()
@@ -264,7 +129,7 @@ class PacketProducer(_PacketSide):
             RingFault: the consumer returned more than it was given.
         """
         amount = len(messages)
-        if messages.shape != (amount, self.slot_bytes) or messages.dtype != _U8:
+        if messages.shape != (amount, self.slot_bytes) or messages.dtype != U8:
             raise LocalError(f"array {messages.dtype}{messages.shape}: expected uint8 (n, {self.slot_bytes})")
         given = self._given
         if self._fault_text or amount > self.count - (given - self._taken):
@@ -301,7 +166,7 @@ class PacketProducer(_PacketSide):
             self._pool_bytes[at : at + length] = message
             if number >> self._shift != self._full_lap:
                 self._enter_lap(number, TO_SOUTH)
-            self._u64[_FIRST_META + 4 * slot] = self._full - size + length
+            self._u64[FIRST_META + 4 * slot] = self._full - size + length
 
     def _push_many(self, messages: Sequence[bytes], amount: int) -> None:
         size, given = self.slot_bytes, self._given
@@ -322,7 +187,7 @@ class PacketProducer(_PacketSide):
             upto = done + until - first
             if number >> self._shift != self._full_lap:
                 self._enter_lap(number, TO_SOUTH)
-            packed = _split(size, upto - done).pack(*messages[done:upto])
+            packed = split(size, upto - done).pack(*messages[done:upto])
             self._pool_bytes[first * size : until * size] = packed
             self._publishing[first:until] = np.array(lengths[done:upto], np.uint64) + np.uint64(self._full - size)
             done = upto
@@ -331,7 +196,7 @@ class PacketProducer(_PacketSide):
         raise LocalError(f"message of {length} bytes in slots of {self.slot_bytes}")
 
 
-class PacketConsumer(_PacketSide):
+class PacketConsumer(PacketSide):
     """Takes messages out; ``doorbell`` is called when the producer waits for room and must be rung.
 
     One call takes messages up to the end of the ring at most, so fewer than are there when the ring wraps.
@@ -371,7 +236,7 @@ class PacketConsumer(_PacketSide):
         if not amount:
             return []
         size, first = self.slot_bytes, self._taken & self._mask
-        if amount <= _FEW:
+        if amount <= FEW:
             messages = []
             for slot, length in enumerate(self._few_lengths(first, amount), first):
                 at = slot * size
@@ -379,8 +244,8 @@ class PacketConsumer(_PacketSide):
         else:
             lengths = self._lengths(first, amount)
             messages = []
-            for start in range(first, first + amount, _UNPACK_AT_ONCE):
-                splitter = _split(size, min(_UNPACK_AT_ONCE, first + amount - start))
+            for start in range(first, first + amount, UNPACK_AT_ONCE):
+                splitter = split(size, min(UNPACK_AT_ONCE, first + amount - start))
                 messages += splitter.unpack_from(self._pool_bytes, start * size)
             if lengths is not None:
                 messages = [slot[:length] for slot, length in zip(messages, lengths, strict=True)]
@@ -402,7 +267,7 @@ class PacketConsumer(_PacketSide):
         if taken >> self._shift != self._expected_lap:
             self._expect_lap(taken)
         slot = taken & self._mask
-        meta = self._u64[_FIRST_META + 4 * slot]
+        meta = self._u64[FIRST_META + 4 * slot]
         message = self._slots[slot].tobytes()
         if meta != self._expected:
             message = message[: self._checked((meta,), slot)[0]]
@@ -440,9 +305,9 @@ class PacketConsumer(_PacketSide):
         for number, first, until in self._pieces(self._given, amount):
             if number >> self._shift != self._full_lap:
                 self._enter_lap(number, 0)
-            if amount <= _FEW:
+            if amount <= FEW:
                 for slot in range(first, until):
-                    self._u64[_FIRST_META + 4 * slot] = self._full
+                    self._u64[FIRST_META + 4 * slot] = self._full
             else:
                 self._publishing[first:until] = self._full_word
         self._hand_over(amount)
@@ -476,7 +341,7 @@ class PacketConsumer(_PacketSide):
 
     def _few_lengths(self, first: int, amount: int) -> list[int]:
         """Check a few descriptors, each on a copy; their lengths."""
-        return self._checked([self._u64[_FIRST_META + 4 * slot] for slot in range(first, first + amount)], first)
+        return self._checked([self._u64[FIRST_META + 4 * slot] for slot in range(first, first + amount)], first)
 
     def _lengths(self, first: int, amount: int) -> list[int] | None:
         """Check many descriptors, on a copy; their lengths, or None when all slots are full."""
@@ -487,7 +352,7 @@ class PacketConsumer(_PacketSide):
             self._expected_bytes = self._expected.to_bytes(8, "little") * amount
         if raw == self._expected_bytes:
             return None
-        return self._checked(_split_words(amount).unpack(raw), first)
+        return self._checked(split_words(amount).unpack(raw), first)
 
     def _checked(self, metas: Sequence[int], first: int) -> list[int]:
         size, upper = self.slot_bytes, self._expected >> 32

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ring.support import no_fence
 
 from pvnet.core.errors import LocalError
-from pvnet.ring import batch as packet_ring
+from pvnet.ring import packet_side
 from pvnet.ring.batch import PacketConsumer, PacketProducer, format_packet_ring, packet_ring_bytes
 from pvnet.ring.errors import EINVAL, RingError, RingFault
 from pvnet.ring.event_signal import NORTH_LINE, SOUTH_LINE, ring_2026_bytes
@@ -109,7 +109,7 @@ def test_many_laps_of_arrays_and_of_batches_of_unequal_lengths():
 
 
 def test_batches_of_every_size_at_every_place_keep_no_more_views_than_they_may(monkeypatch):
-    monkeypatch.setattr(packet_ring, "_SPANS", 16)
+    monkeypatch.setattr(packet_side, "SPANS", 16)
     pair = Pair(64)
     for start in range(600):
         messages = [message(start + i) for i in range(4 + start % 29)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -99,6 +100,17 @@ def test_a_query_with_a_wrong_answer_gives_its_group_up(answer):
     world.up(SMALL)
     assert world.driver.counters["without_eventq"] == 1
     assert world.driver.link
+
+
+@pytest.mark.parametrize(
+    ("region", "without"), [(VenetRegion.EVENT_QUEUE, {"eventq": 0}), (VenetRegion.L4RO_PAGES, {"l4ro": 0})]
+)
+def test_an_option_that_was_given_up_takes_no_memory(region, without):
+    world, other = VenetWorld("a", 1 << 21), VenetWorld("b", 1 << 21)
+    world.refuse = refuse(region)
+    world.up(SMALL)
+    other.up(replace(SMALL, **without))
+    assert world.allocator.used == other.allocator.used
 
 
 def test_an_arena_without_room_for_an_option_goes_without_it():
@@ -345,7 +357,11 @@ def test_completions_of_what_was_not_sent_change_nothing(cookie):
     world.run()
     assert world.driver.tx_outstanding == 0
     send_event(world, TransmitComplete(0).encode())
-    assert world.driver.counters["bad_cookie"] == 2, "a generation that is over"
+    assert world.driver.counters["bad_cookie"] == 2, "not out"
+    world.driver.send([packet_of(bytes(60))] * 4)
+    world.driver._parts.transmit.completed(0)
+    assert world.driver.counters["bad_cookie"] == 3, "out, but the generation is over"
+    assert world.driver.tx_outstanding == 4
 
 
 @pytest.mark.parametrize("action", ["send", "tx_buffers", "commit", "wakeup"])

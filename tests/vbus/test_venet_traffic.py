@@ -400,7 +400,8 @@ def test_a_guest_that_reclaims_but_reads_no_events_is_stopped_at_one_ring_of_coo
     taken = []
     world.device.receive = lambda packets: taken.append(len(packets))
     world.up(small(eventq=2, event_ring=2, tx_ring=8, tx_buffers=8))
-    world.regions[102].signal.peer.on_wakeup = lambda: None
+    peer = world.regions[102].signal.peer
+    wakeup, peer.on_wakeup = peer.on_wakeup, lambda: None
     transmit = world.driver._parts.transmit
     for _ in range(10):
         for index in [index for index, out in enumerate(transmit._out) if out]:
@@ -411,6 +412,13 @@ def test_a_guest_that_reclaims_but_reads_no_events_is_stopped_at_one_ring_of_coo
     assert world.connection._events.waiting == 8
     world.steps(world.driver.ifdown())
     assert world.connection._events.waiting == 8, "what is in the ring stays there: no room for its cookies"
+    world.steps(world.driver.ifup())
+    world.run()
+    assert sum(taken) == 8 + 2
+    peer.on_wakeup = wakeup
+    wakeup()
+    world.run()
+    assert sum(taken) == 8 + 2 + 8, "the rest goes by itself when the events have been read"
 
 
 def test_link_state_of_the_moment_replaces_one_that_was_not_told():

@@ -142,7 +142,7 @@ def read_pcapng(stream: BinaryIO) -> Iterator[CapturedFrame]:
         try:
             frame = _read_block(section, kind, rest[:-4])
         except WireError as error:
-            raise WireError(str(error), offset=at, expected=error.expected) from None
+            raise WireError(f"block 0x{kind:x}: {error}", offset=at) from None
         if frame is not None:
             yield frame
         at += length

@@ -17,6 +17,7 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -62,6 +63,8 @@ class PcapPort:
         self._waiting: deque[memoryview] = deque()
         self._waiting_bytes = 0
         self._writing = False
+        self._all_written = asyncio.Event()
+        self._all_written.set()
         self._fd = -1
         self._look: asyncio.TimerHandle | None = None
         self.ended = False
@@ -142,6 +145,7 @@ class PcapPort:
         except BlockingIOError:
             if not self._writing:
                 self._writing = True
+                self._all_written.clear()
                 self._loop.add_writer(self._fd, self._flush)
             return
         except OSError as error:
@@ -149,6 +153,7 @@ class PcapPort:
             return
         if self._writing:
             self._writing = False
+            self._all_written.set()
             self._loop.remove_writer(self._fd)
 
     def _end(self, reason: str) -> None:
@@ -156,8 +161,16 @@ class PcapPort:
         self.ended = True
         self._note(Note("capture_ended", (("port", self.name), ("reason", reason)), "info"))
 
+    async def finish(self, wait_s: float = 1.0) -> None:
+        """Give a slow reader some seconds to take what waits, then close."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._all_written.wait()
+        self.close()
+
     def close(self) -> None:
         """Write no more.  What a slow reader has not taken is lost."""
+        self._all_written.set()
         if self._look is not None:
             self._look.cancel()
             self._look = None

@@ -59,6 +59,7 @@ class ToyConnection:
         self.rx: RxSouth | None = None
         self.tx: TxSouth | None = None
         self.closed = self.released = 0
+        self.faulted = False
         self.wakeups: dict[int, int] = {}
         self.on_call: Callable[[int], int] | None = None
 
@@ -111,11 +112,14 @@ class ToyConnection:
     def send(self, frame: bytes) -> bool:
         """Towards north; as a switch would, also between turns."""
         assert self.rx is not None
+        if self.faulted:
+            return False
         slots = self.rx.take(1)
         if not slots:
             return False
         (slot,) = slots
         if slot.length < len(frame):
+            self.faulted = True
             self.host.fault("the buffer is too small")
             return False
         self.host.arena.write(slot.ptr, frame)

@@ -9,7 +9,7 @@ import subprocess
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pvnet.capture.pcapng import CapturedFrame, PcapngWriter, read_pcapng
@@ -36,6 +36,7 @@ def test_golden_packet_block():
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2**63), st.binary(max_size=200))))
 def test_what_is_written_is_read(frames):
     names = ("one", "zwei ü", "")
@@ -152,6 +153,7 @@ def test_a_broken_file_says_where(data, offset, words):
     assert caught.value.offset == offset
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 200))
 def test_noise_is_read_or_refused(noise, at):
     good = written([(0, 1, b"frame"), (0, 2, b"frame")])

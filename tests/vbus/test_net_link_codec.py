@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from net_frames import gso_tcp
 
@@ -50,6 +50,7 @@ def test_golden_bytes():
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(14, 3000), max_size=20), st.integers(1, 200))
 def test_packets_arrive_as_sent_whatever_the_pieces(sizes, piece):
     packets = [packet_of(bytes([size & 0xFF]) * size) for size in sizes]
@@ -148,6 +149,7 @@ def test_unknown_offload_bits_of_a_hello_are_ignored():
     assert read(encode_link_hello(LinkHello("a", "b", 1500, 0xFFFF))) == [LinkHello("a", "b", 1500, 31)]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 60))
 def test_noise_is_refused_or_waits_but_never_does_anything_else(noise, keep):
     stream = (encode_link_hello(HELLO) + encode_link_packets([packet_of(bytes(60))], VnetHeaders()))[:keep] + noise

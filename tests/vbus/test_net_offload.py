@@ -7,7 +7,7 @@ import struct
 import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from net_frames import (
     check_tcp,
@@ -40,6 +40,7 @@ def frames_of(packet: Packet) -> list[bytes]:
     return [frame.tobytes() for frame in result]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=3000))
 def test_word_sum_is_the_sum_of_the_rfc(data):
     assert word_sum(data) == plain_sum(data) % 0xFFFF
@@ -52,6 +53,7 @@ def test_word_sum_of_64_kib_of_ones_does_not_overflow():
         assert word_sum(data) == (0 if size % 2 == 0 else 0xFF00)
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=2000))
 def test_a_message_with_its_checksum_sums_right_and_a_flipped_bit_shows(data):
     check = checksum(word_sum(b"\x01\x00" + data))
@@ -87,6 +89,7 @@ def test_tcp_is_cut_into_frames_that_carry_the_same_bytes(version, partial, piec
     assert got == payload
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 65_000), st.integers(48, 9000), st.sampled_from([4, 6]), st.integers(0, 255), st.binary(max_size=40)
 )
@@ -231,6 +234,7 @@ def test_a_packet_that_cannot_be_cut_is_refused_with_the_reason(packet, reason):
     assert finish(packet) is reason
 
 
+@settings(deadline=None)
 @given(
     st.binary(max_size=300),
     st.sampled_from([TCP4, TCP6, UDP4, b""]),

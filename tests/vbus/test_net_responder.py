@@ -7,7 +7,7 @@ import struct
 from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from net_frames import BROADCAST, MAC_A, MAC_B, ethernet, ipv4, packet_in, plain_sum, pseudo_sum, udp
 
@@ -217,6 +217,7 @@ def test_announcing_names_both_addresses_of_the_host():
     assert frame[:42] == arp(1, source=MAC_B, sender_mac=MAC_B, sender=IP_B)[:42]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=120), st.sampled_from([arp(1), echo(bytes(80)), ethernet(ipv4(udp(b"x" * 50), 17), 0x0800)]),
        st.integers(0, 100))  # fmt: skip
 def test_scribbled_frames_never_raise_and_never_answer_more_than_once(noise, base, at):

@@ -7,7 +7,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from net_frames import BROADCAST, check_tcp, gso_tcp, packet_in
 
@@ -467,6 +467,7 @@ def test_a_wire_between_two_ports_is_found_before_it_melts():
     assert hello in world.got()[1]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_random_life_against_a_plain_model(data):
     """Every frame reaches exactly the ports that a dictionary of last places says, or is counted as dropped."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pvnet.core.errors import WireError
@@ -43,6 +43,7 @@ def test_golden_header_of_a_kernel_tcp_packet():
     assert decode_vnet_header(ecn) == Offload(True, 54, 16, GsoType.TCPV6, True, 86, 1428)
 
 
+@settings(deadline=None)
 @given(offloads)
 def test_what_is_encoded_is_decoded(offload):
     headers = VnetHeaders()
@@ -80,6 +81,7 @@ def test_a_header_that_makes_no_sense_says_where(header, offset):
             VnetHeaders().decode(header)
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=10, max_size=10))
 def test_any_ten_bytes_decode_or_are_refused(header):
     try:

@@ -181,6 +181,12 @@ def test_buffers_run_out_and_come_back_with_a_word():
         first.run()
         assert heard == [1], "said once"
         assert first.driver.counters["tx_stops"] == 1
+        if not eventq:
+            bells = first.regions[1].signal.bells
+            for _ in range(5):
+                first.driver.send([packet_of(bytes(60))])
+                first.run()
+            assert first.regions[1].signal.bells == bells, "nobody waits: no bells for completions"
 
 
 def test_a_frame_that_cannot_be_sent_is_counted_and_the_others_go():
@@ -247,6 +253,16 @@ def test_the_backlog_drains_in_passes_with_a_budget():
     assert world.device.counters["rx_queued"] == 128
     world.run()
     assert world.received == [frame(number, 60) for number in range(256)]
+
+
+def test_the_backlog_drains_to_its_end_after_one_bell():
+    world = quiet(small(rx_ring=128, l4ro=0))
+    world.device.port.deliver([packet_of(frame(number, 60)) for number in range(256)])
+    peer = world.regions[0].signal.peer
+    wakeup, peer.on_wakeup = peer.on_wakeup, lambda: None
+    wakeup()  # takes 128, gives all buffers back, rings once, and does not look again
+    world.run()
+    assert world.device.traffic.rx_packets == 256
 
 
 def test_a_frame_longer_than_a_flat_buffer_is_counted_and_the_buffer_stays():

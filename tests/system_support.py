@@ -26,15 +26,16 @@ AGAIN = Restart(policy="always", max_restarts=1000, window_s=0.5)
 
 
 def topology(name: str, **lab: Any) -> Topology:
-    """The default topology without storage, whose nodes may die as often as a test wants."""
+    """The default topology without storage and network, whose nodes may die as often as a test wants."""
     made = default_topology(name)
-    partitions = [p.model_copy(update={"scm": [], "restart": AGAIN}) for p in made.partitions]
+    partitions = [p.model_copy(update={"scm": [], "venet": [], "restart": AGAIN}) for p in made.partitions]
     assert made.manager is not None
     return made.model_copy(
         update={
             "lab": made.lab.model_copy(update={"ready_timeout_s": 60.0, **lab}),
             "hypervisor": made.hypervisor.model_copy(update={"restart": AGAIN}),
             "partitions": partitions,
+            "switches": [],
             "manager": made.manager.model_copy(update={"restart": AGAIN}),
         }
     )

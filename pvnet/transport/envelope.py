@@ -41,7 +41,9 @@ CHANNEL_OF_BODY: Final[dict[str, Channel]] = {
 }
 """Channel (topic level) on which each kind of body travels; ``lifecycle`` travels only as state."""
 
-REPLY_BODIES: Final = frozenset({"hcall_reply", "memory_reply", "device_reply", "management_reply", "vbus_reply", "refusal"})
+REPLY_BODIES: Final = frozenset(
+    {"hcall_reply", "memory_reply", "device_reply", "management_reply", "vbus_reply", "refusal"}
+)
 """Bodies that end a call: their ``correlation`` names it."""
 
 

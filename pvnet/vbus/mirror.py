@@ -1,8 +1,8 @@
 """An arena of which each side has its own copy: for a transport that cannot share memory.
 
-The copy of who joins begins all zeroes.  Before a side sends anything it asks :meth:`Mirror.changes` for the bytes that it has
-changed since the last time, and they travel with the message; the receiver stores them (:meth:`Mirror.store`) before it
-looks at anything else.  The machines on both sides work on their copy as they would on shared memory.
+The copy of who joins begins all zeroes.  Before a side sends anything it asks :meth:`Mirror.changes` for the bytes that
+it has changed since the last time, and they travel with the message; the receiver stores them (:meth:`Mirror.store`)
+before it looks at anything else.  The machines on both sides work on their copy as they would on shared memory.
 
 Why this is right: every byte of the rings and buffers has one owner at a time, and ownership is handed over by a byte
 that travels in the same message as, or a later one than, what it hands over; messages arrive in order, each is stored

@@ -19,9 +19,9 @@ from net_loops import both_loops
 from net_namespaces import inside, ip, namespaces, run_in, transfer
 
 from pvnet.core.errors import ConfigError
-from pvnet.runtime.running_switch import RunningSwitch
+from pvnet.net.running_switch import RunningSwitch
+from pvnet.net.tap_port import TapPort
 from pvnet.runtime.tap import MAX_FRAME, Tap, TapOptions
-from pvnet.runtime.tap_port import TapPort
 from pvnet.vbus.offload import DropReason, finish
 from pvnet.vbus.packet import ACCEPTS_NOTHING, Offload, Packet, packet_of
 from pvnet.vbus.ping import Ping

@@ -1,6 +1,6 @@
 """Captures of a switch: a port that writes what it is given to a pcapng file or pipe, and one that plays a file back.
 
-As a mirror (:meth:`~pvnet.runtime.running_switch.RunningSwitch.plug_sink`) the writer sees all traffic.  Packets with
+As a mirror (:meth:`~pvnet.net.running_switch.RunningSwitch.plug_sink`) the writer sees all traffic.  Packets with
 work left to do are finished by the switch before, so every frame in the file is complete.  Writing never holds the
 switch up: what a pipe does not take at once waits in a bounded buffer, beyond which whole frames are dropped and
 counted.  When the reader of a pipe goes away the capture ends with a note.

@@ -24,8 +24,8 @@ import structlog
 
 from pvnet.core.errors import ConfigError, WireError
 from pvnet.core.machine import Counters
-from pvnet.runtime.net_link_address import LinkAddress, LinkOptions, LinkTls, error_text
-from pvnet.runtime.running_switch import RunningSwitch
+from pvnet.net.link_address import LinkAddress, LinkOptions, LinkTls, error_text
+from pvnet.net.running_switch import RunningSwitch
 from pvnet.vbus.link_codec import LINK_HEADER_BYTES, LinkDecoder, LinkHello, encode_link_hello, encode_link_packets
 from pvnet.vbus.packet import Packet
 from pvnet.vbus.vnet_header import VNET_HEADER_BYTES, VnetHeaders

@@ -8,6 +8,7 @@ Spec: vbus 3.3, 3.4, 3.5.
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import assert_never
 
 from pvnet.core.errors import WireError
 from pvnet.core.machine import Counters
-from pvnet.papr.errno import EIO
+from pvnet.papr.errno import EINVAL, EIO
 from pvnet.vbus.arena import Arena, ArenaAllocator
 from pvnet.vbus.bridge_io import BridgeCall, BridgeResult
 from pvnet.vbus.errors import VbusError
@@ -94,9 +95,7 @@ class NorthCalls:
     def clear(self) -> None:
         """Forget everything: the host is gone.  Tasks that wait are resumed by the caller."""
         if isinstance(self._current, _Waiting):
-            request = self._current.request
-            if isinstance(request, Shm) and isinstance(request.signal, DriverSignal):
-                self._signals.failed(request.signal)
+            self._abandon(self._current.request)
         self._free_data()
         self._current = None
         self._queue.clear()
@@ -110,9 +109,14 @@ class NorthCalls:
             except VbusError as error:
                 self._free_data()
                 assert isinstance(entry, _Waiting)
+                self._abandon(entry.request)
                 self._resume(entry.proxy, 0, error)
             else:
                 self._current = entry
+
+    def _abandon(self, request: Request) -> None:
+        if isinstance(request, Shm) and isinstance(request.signal, DriverSignal):
+            self._signals.failed(request.signal)
 
     def returned(self, event: BridgeResult) -> None:
         """The host has answered."""
@@ -141,7 +145,10 @@ class NorthCalls:
             parameters = entry.parameters
         else:
             vector, record = self._parameters(entry.proxy, entry.request)
-            parameters = record.encode()
+            try:
+                parameters = record.encode()
+            except struct.error as error:
+                raise VbusError(EINVAL, f"{type(record).__name__}: {error}") from None
             inner = CallDescriptor(vector, len(parameters), self.places.parameters)
             self._arena.write(self.places.call, inner.encode())
             call = CallDescriptor(BridgeVector.SLOWCALL, CallDescriptor.size(), self.places.call)
@@ -186,11 +193,10 @@ class NorthCalls:
                 if result >= 0 and self._data:
                     request.data[:] = self._arena.read(self._data, len(request.data))
             case Shm():
-                if isinstance(request.signal, DriverSignal):
-                    if result >= 0:
-                        self._signals.opened(request.signal, result)
-                    else:
-                        self._signals.failed(request.signal)
+                if result < 0:
+                    self._abandon(request)
+                elif isinstance(request.signal, DriverSignal):
+                    self._signals.opened(request.signal, result)
             case _:
                 assert_never(request)
         return True

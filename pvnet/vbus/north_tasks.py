@@ -22,6 +22,8 @@ from pvnet.vbus.north_devices import Bridge, DeviceState, Proxy, Task, TaskKind
 from pvnet.vbus.north_driver import NorthDriver, Open, Request, Steps
 from pvnet.vbus.north_io import DeviceBound, DeviceUnbound, VbusNorthConfig
 
+LAST_ID: Final = 0xFFFFFFFF
+"""Largest id that DEVOPEN can name."""
 PATIENCE: Final = 100
 """Requests refused in a row before a driver's generator is closed."""
 
@@ -77,12 +79,15 @@ class NorthTasks:
     # -- devices -----------------------------------------------------------------------------------------------------
 
     def add(self, id: int, type: str) -> None:  # noqa: A002
-        """DEVADD; for an id that is just being removed (the partition left the bus and came back) once that is done."""
+        """DEVADD; for an id that is just being removed (the partition left the bus and came back) once that is done.
+
+        An id of more than 32 bits cannot be opened, and is not taken (A32).
+        """
         leaving = self.devices.get(id)
         if leaving is not None and leaving.gone and leaving.next_type is None:
             leaving.next_type = type
             return
-        if id in self.devices or len(self.devices) >= self._config.devices:
+        if id in self.devices or id > LAST_ID or len(self.devices) >= self._config.devices:
             self._machine.counters["bad_devadd"] += 1
             return
         proxy = self.devices[id] = Proxy(self._machine, id, type)

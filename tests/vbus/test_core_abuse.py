@@ -533,6 +533,15 @@ def test_a32_an_open_that_gives_handle_0_is_no_open() -> None:
     assert DeviceBound(0, "virtual-ethernet") not in world.said
 
 
+def test_a32_a_device_whose_id_cannot_be_opened_is_not_taken(host: Fixed) -> None:
+    for number in (1 << 32, (1 << 64) - 1):
+        host.event(Event(EventId.DEVADD, number, "virtual-ethernet"))
+    assert host.north.counters["bad_devadd"] == 2
+    host.event(Event(EventId.DEVADD, (1 << 32) - 1, "virtual-ethernet"))
+    host.world.settle()
+    assert host.north.counters["probe_failed"] == 1  # ENOENT: the host does not have it
+
+
 def test_results_that_nobody_waits_for_are_ignored(host: Fixed) -> None:
     for tag in (0, 1, 99):
         assert host.world.feed_north(BridgeResult(tag, 0)) == []

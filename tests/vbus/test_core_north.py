@@ -269,6 +269,28 @@ def test_requests_that_make_no_sense_do_not_reach_the_host() -> None:
     assert errors == [EINVAL] * 7  # the first device may open itself
 
 
+def test_numbers_that_no_structure_holds_are_einval_and_leave_nothing() -> None:
+    errors: list[int] = []
+
+    def probe(device: ProxyDevice) -> Steps:
+        yield device.open(1)
+        address = device.allocator.alloc(64)
+        for wrong in (
+            device.call(1 << 32),
+            device.call(0, flags=-1),
+            device.shm(1 << 32, address, 64),
+            device.shm(100, address, 64, signal_offset=0, prio=-1),
+        ):
+            try:
+                yield wrong
+            except VbusError as error:
+                errors.append(error.errno)
+
+    world = started(Scripted(probe))
+    assert errors == [EINVAL] * 4
+    assert len(world.north.signals) == 0
+
+
 def test_a_driver_checks_its_own_arguments() -> None:
     world = started()
     device = world.driver.device

@@ -55,6 +55,21 @@ class Pair:
         self.name = name
         self._first = first
         self._second = second
+        self._is_ready = False
+
+    async def ready(self) -> None:
+        """Wait until both ends serve; the first round does it too, so that several pairs can start at the same time.
+
+        :raises UnreachableError: an end did not start.
+        """
+        if self._is_ready:
+            return
+        for end in (self._first, self._second):
+            try:
+                await end.hear(_START_S)  # "ready"
+            except UnreachableError as error:
+                raise UnreachableError(f"{self.name}: {error}") from None
+        self._is_ready = True
 
     async def one_way(self, count: int, batch: int) -> tuple[float, int]:
         """Let the first end send and the second receive; return messages per second, and how many were wrong.
@@ -74,12 +89,14 @@ class Pair:
 
     async def facts(self) -> dict[str, Any]:
         """What the two ends say about themselves."""
+        await self.ready()
         self._tell(self._first, Order("facts", 0, 1))
         self._tell(self._second, Order("facts", 0, 1))
         first, second = await self._hear(self._first), await self._hear(self._second)
         return first if first == second else {"first": first, "second": second}
 
     async def _both(self, first: Order, second: Order) -> tuple[dict[str, Any], dict[str, Any]]:
+        await self.ready()
         self._tell(self._second, second)
         await self._second.hear(PATIENCE_S)  # "listening"
         self._tell(self._first, first)
@@ -105,10 +122,7 @@ class Pair:
 async def open_pair(
     name: str, placement: Placement, *, one_way: bool, options: dict[str, Any] | None = None
 ) -> AsyncIterator[Pair]:
-    """Start both ends of a contender, which find each other.
-
-    :raises UnreachableError: an end does not start.
-    """
+    """Start both ends of a contender, which find each other."""
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="pvnet-bench-"))
         address = f"ipc://{Path(directory) / 'socket'}"
@@ -123,11 +137,6 @@ async def open_pair(
         for number, (end, cpu) in enumerate(zip(ends, cpus, strict=True)):
             peer_pid = ends[1 - number].pid
             end.tell(Told(name, number == 0, one_way, cpu, peer_pid, fds, address, options or {}).to_json())
-        for end in ends:
-            try:
-                await end.hear(_START_S)  # "ready"
-            except UnreachableError as error:
-                raise UnreachableError(f"{name}: {error}") from None
         yield Pair(name, *ends)
 
 
@@ -152,6 +161,8 @@ async def compare_pairs(pairs: Sequence[Pair], plan: Plan, *, one_way: bool) -> 
     :raises UnreachableError: an end failed or did not finish, or a peer lost or mixed up messages.
     """
     shown = {pair.name: Shown() for pair in pairs}
+    for pair in pairs:  # all are there before the first is measured
+        await pair.ready()
     for pair in pairs:
         await _round(pair, plan.warm_up, plan.batch, Shown(), one_way=one_way)
     for number in range(plan.rounds):

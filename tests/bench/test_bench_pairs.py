@@ -146,6 +146,7 @@ class Scripted(Pair):
         self.name = name
         self._turns = turns
         self._wrong = wrong
+        self._is_ready = True
 
     async def one_way(self, count: int, batch: int) -> tuple[float, int]:
         self._turns.append(f"{self.name}:{count}")

@@ -18,7 +18,9 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
+from struct import Struct, calcsize
 from typing import Any
 
 from pvnet.cli.main import VERBS
@@ -27,6 +29,8 @@ from pvnet.papr import errno as errno_module
 from pvnet.papr.hcall import HcallOpcode, HcallRc
 from pvnet.papr.retry import RetryLimits
 from pvnet.papr.signatures import SIGNATURES
+from pvnet.ring import event_signal, roles
+from pvnet.ring import layout as ring_layout
 from pvnet.runtime.topology import Topology, json_schema
 from pvnet.scm import labels, pdsm, stats
 from pvnet.scm.calls import Health
@@ -34,6 +38,9 @@ from pvnet.scm.device import ScmDeviceConfig, device_node
 from pvnet.scm.guest import GUEST_TABLE, ScmAction
 from pvnet.scm.guest_interface import GUEST_POLICIES, ScmCommand, ScmGuestPolicy
 from pvnet.scm.profiles import PROFILES, ScmProfile
+from pvnet.vbus import echo, link_codec, venet_layout, venet_south
+from pvnet.vbus import layout as vbus_layout
+from pvnet.vbus.offload import DropReason
 from pvnet.vmc import hypervisor_tables as hv
 from pvnet.vmc.buffer_pool import HYPERVISOR_TABLE, PARTITION_TABLE, BufferTable
 from pvnet.vmc.chardev import REQUEST_ERRNO
@@ -44,8 +51,11 @@ from pvnet.vmc.partition import LinkAction, link_table
 from pvnet.vmc.router import RouterRc, RouterService
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = tuple(ROOT / "docs" / name for name in ("vmc.md", "scm.md", "topology.md", "cli.md"))
+DOCUMENTS = tuple(
+    ROOT / "docs" / name for name in ("vmc.md", "scm.md", "vbus.md", "network.md", "topology.md", "cli.md")
+)
 PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+DECISION = re.compile(r"(?:(?:A )?[Dd]oubts? decided|Decided(?: here)?)(?:\s*\(.*?\))?[.:]\s+(.*)", re.DOTALL)
 SOURCES_OF_DECISIONS = {
     "vmc": ("partition", "connection", "sessions", "repair", "chardev", "buffer_pool", "hypervisor", "router"),
     "papr": ("crq", "crq_queue", "crq_link", "crq_device", "ring", "vio", "rdma", "tce", "retry", "platform"),
@@ -54,6 +64,10 @@ SOURCES_OF_SCM_DECISIONS = {
     "scm": ("hypervisor", "bind_calls", "device", "guest", "guest_calls", "guest_interface", "labels"),
     "papr": ("continuation", "drc", "devicetree"),
     "runtime": ("scm_storage",),
+}
+SOURCES_OF_VBUS_DECISIONS = {
+    "ring": ("layout", "ioq", "event_signal", "roles"),
+    "vbus": ("layout", "south", "north", "venet_checks", "venet_connection", "venet_north"),
 }
 UNITS: Mapping[str, Callable[[int], str]] = {
     **dict.fromkeys(("memory", "size", "block_size"), lambda value: f"{value >> 20}MiB"),
@@ -203,7 +217,7 @@ def decisions(sources: Mapping[str, Sequence[str]]) -> str:
     for module in (ROOT / "pvnet" / room / f"{name}.py" for room, names in sources.items() for name in names):
         text = ast.get_docstring(ast.parse(module.read_text())) or ""
         for paragraph in text.split("\n\n"):
-            found = re.match(r"(?:Doubts? decided|Decided(?: here)?)(?:\s*\(.*?\))?[.:]\s+(.*)", paragraph, re.DOTALL)
+            found = DECISION.match(paragraph)
             if found:
                 said = re.sub(r"^[A-Za-z]+(?![\w(])", lambda word: word[0].capitalize(), plain(found[1]))
                 lines.append(f"- `{module.relative_to(ROOT)}`: {said}\n")
@@ -352,6 +366,127 @@ def drawing(text: str | None) -> str:
     return "```text\n" + "".join(f"{line[4:]}\n" for line in lines) + "```\n"
 
 
+# --- vbus and the network ---------------------------------------------------------------------------------------------
+
+
+TYPES = {"B": "u8", "H": "u16", "I": "u32", "i": "s32", "Q": "u64"}
+"""Letters of ``struct`` and what documents call them."""
+
+
+def struct_fields(layout: Struct, names: Iterable[str]) -> str:
+    """List the fields of a structure: name, type and offset; holes are left out."""
+    left = iter(names)
+    shown = []
+    at = 0
+    for amount, letter in re.findall(r"(\d*)([a-zA-Z])", layout.format):
+        if letter == "x":
+            at += int(amount or 1)
+            continue
+        for _ in range(1 if letter == "s" else int(amount or 1)):
+            name = next(left)
+            kind = f"char[{amount}]" if letter == "s" else TYPES[letter]
+            if name != "pad":
+                shown.append(f"{name} {kind} @ {at}")
+            at += int(amount or 1) if letter == "s" else calcsize(f"<{letter}")
+    assert not list(left)
+    assert at == layout.size
+    return ", ".join(shown)
+
+
+def vbus_structures() -> str:
+    """List the structures of the bridge."""
+    rows = [
+        (f"`{record.__name__}`", str(record.size()), struct_fields(record.LAYOUT, [f.name for f in fields(record)]))
+        for record in vbus_layout.Record.__subclasses__()
+        if record is getattr(vbus_layout, record.__name__)  # and not what it was before it had slots
+    ]
+    rows.append(("`Event`", str(vbus_layout.EVENT_BYTES), "id u32 @ 0, handle u64 @ 8, type char[128] @ 16"))
+    return table(("structure", "bytes", "fields (little endian; holes are zero)"), rows)
+
+
+def constant_texts(module: Any) -> dict[str, str]:
+    """Return what is written below the constants of a module."""
+    body = ast.parse(inspect.getsource(module)).body
+    texts: dict[str, str] = {}
+    for constant, below in pairwise(body):
+        match constant, below:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                texts[name] = text
+    return texts
+
+
+def venet_structures() -> str:
+    """List the structures of venet."""
+    texts = constant_texts(venet_layout)
+    rows = []
+    for name, what in (
+        ("SG_HEAD", "packet descriptor"),
+        ("IOV", "each of its fragments"),
+        ("CAPABILITY", "NEGCAP"),
+        ("EVENTQ_QUERY", "EVQQUERY"),
+        ("L4RO_QUERY", "L4ROQUERY"),
+        ("EVENT_HEAD", "event, its head"),
+    ):
+        layout: Struct = getattr(venet_layout, name)
+        names = texts[name].rstrip(".").split(", ")
+        rows.append((what, str(layout.size), struct_fields(layout, names)))
+    head = ["flags", "size", "id"]
+    for name, what, rest in (
+        ("LINKSTATE_EVENT", "event LINKSTATE", ["state"]),
+        ("TXC_EVENT", "event TXC", ["txqid", "cookie"]),
+    ):
+        layout = getattr(venet_layout, name)
+        rows.append((what, str(layout.size), struct_fields(layout, head + rest)))
+    return table(("structure", "bytes", "fields"), rows)
+
+
+def venet_groups() -> str:
+    """List the capability groups with what is offered."""
+    bits = {
+        venet_layout.CapabilityGroup.SG: venet_layout.SgCapability,
+        venet_layout.CapabilityGroup.EVENTQ: venet_layout.EventCapability,
+        venet_layout.CapabilityGroup.L4RO: venet_layout.SgCapability,
+    }
+    rows = []
+    for group, offer in venet_layout.OFFER.items():
+        named = ", ".join(f"{bit.name} {int(bit)}" for bit in bits[group] if int(bit) & offer)
+        rows.append((str(int(group)), group.name, f"{offer:#04x}", named))
+    return table(("gid", "group", "offered and asked for", "bits"), rows)
+
+
+def ring_roles() -> str:
+    """List the four ends of a ring with what each can do."""
+    rows = []
+    for role in (roles.TxNorth, roles.TxSouth, roles.RxNorth, roles.RxSouth):
+        for name, operation in vars(role).items():
+            if not name.startswith("_") and (inspect.isfunction(operation) or isinstance(operation, property)):
+                rows.append((f"`{role.__name__}`", f"`{name}`", plain(inspect.getdoc(operation) or "")))
+    return table(("role", "operation", "what it does"), rows)
+
+
+def rst_table(text: str | None) -> str:
+    """Turn the first table of a docstring into Markdown."""
+    lines = inspect.cleandoc(text or "").splitlines()
+    ruled = [number for number, line in enumerate(lines) if re.fullmatch(r"=+(?: +=+)+", line)]
+    spans = [(found.start(), found.end()) for found in re.finditer("=+", lines[ruled[0]])]
+    spans[-1] = (spans[-1][0], 1 << 10)
+
+    def cells(line: str) -> tuple[str, ...]:
+        return tuple(plain(line[start:end].strip()) for start, end in spans)
+
+    rows = [cells(line) for line in lines[ruled[1] + 1 : ruled[2]]]
+    return table(cells(lines[ruled[0] + 1]), rows)
+
+
+def drop_reasons() -> str:
+    """List why a switch drops a frame."""
+    texts = field_texts(DropReason)
+    return table(("reason", "meaning"), [(f"`{reason}`", plain(texts[reason.name])) for reason in DropReason])
+
+
 # --- topology, command line -------------------------------------------------------------------------------------------
 
 
@@ -367,13 +502,16 @@ def value_of(field: Mapping[str, Any]) -> str:
     if "$ref" in field:
         return "table"
     if field["type"] == "array":
-        return "tables"
+        return "list of texts" if field["items"].get("type") == "string" else "tables"
+    if field["type"] == "object":
+        return "table of texts"
     kind = {"string": "text", "boolean": "true or false", "integer": "integer", "number": "number"}[field["type"]]
     low = f"above {field['exclusiveMinimum']:g}" if "exclusiveMinimum" in field else ""
     low = f"{field['minimum']:g}" if "minimum" in field else low
     if "maximum" in field:
         joint = ", to" if low.startswith("above") else " to"
-        kind += f", {low}{joint} {field['maximum']:g}"
+        high = field["maximum"]
+        kind += f", {low}{joint} {high if isinstance(high, int) else f'{high:g}'}"
     if "pattern" in field:
         kind += f" `{field['pattern']}`"
     return kind
@@ -404,12 +542,18 @@ def topology_keys() -> str:
         "PartitionConfig": "[[partition]]",
         "PartitionVmc": "[partition.vmc]",
         "ScmConfig": "[[partition.scm]]",
+        "VenetConfig": "[[partition.venet]]",
+        "VbusDeviceConfig": "[[partition.device]]",
+        "SwitchConfig": "[[switch]]",
+        "BridgeConfig": "[bridge]",
         "CrqPair": "[[crq]]",
         "ManagerConfig": "[manager]",
         "Restart": "restart = { ... }",
     }
     assert set(headings) >= set(schema["$defs"]), "a model without a heading"
-    assert set(schema["properties"]) == {"lab", "broker", "hypervisor", "partition", "crq", "manager"}
+    assert set(schema["properties"]) == {
+        *("lab", "broker", "hypervisor", "partition", "switch", "bridge", "crq", "manager"),
+    }
     text = f"{plain(Topology.__doc__ or '')}\n"
     for model, heading in ((model, heading) for model, heading in headings.items() if model in schema["$defs"]):
         definition = schema["$defs"][model]
@@ -457,6 +601,17 @@ PARTS: dict[str, Callable[[], str]] = {
     "scm-index-block": lambda: drawing(labels.IndexBlock.__doc__),
     "scm-label": lambda: drawing(labels.Label.__doc__),
     "scm-decisions": lambda: decisions(SOURCES_OF_SCM_DECISIONS),
+    "vbus-structures": vbus_structures,
+    "ring-layout": lambda: drawing(ring_layout.__doc__),
+    "ring-layout-newer": lambda: drawing(event_signal.__doc__),
+    "ring-roles": ring_roles,
+    "echo-functions": lambda: rst_table(echo.__doc__),
+    "venet-structures": venet_structures,
+    "venet-groups": venet_groups,
+    "venet-attributes": lambda: rst_table(venet_south.__doc__),
+    "vbus-decisions": lambda: decisions(SOURCES_OF_VBUS_DECISIONS),
+    "drop-reasons": drop_reasons,
+    "link-header": lambda: rst_table(link_codec.__doc__),
     "topology-keys": topology_keys,
     "verbs": verbs,
 }

@@ -2,7 +2,8 @@
 
 A ``console`` block has commands (``$ ...``) and what they print; ``...`` stands for anything, runs of spaces count as
 one, ``[exit code N]`` ends a command that fails.  A block that starts a lab has a runtime directory of its own; the
-others find one running lab.
+others find one running lab.  What a block needs stands behind ``console``: ``root``, a program, or the package of
+``examples/vbus_device`` without or with its driver.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,10 @@ FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXIT_CODE = re.compile(r"\[exit code (\d+)\]")
 INSTEAD = {"make demo": "pvnet demo"}
 """Commands that would set up an environment which the tests have already."""
+THERMOMETER = ROOT / "examples" / "vbus_device"
+PROGRAMS = {"router_echo.py": "b'hello, hypervisor'\n", "ring_pair.py": "1000 b'MESSAGE 0' b'MESSAGE 999'\n"}
+"""The examples that documents show, and what they print."""
+NAMESPACES = ("pvnet-left", "pvnet-right")
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,11 @@ def agrees(expected: str, got: str) -> bool:
 class Shell:
     """Runs the commands of a document in a runtime directory of its own."""
 
-    def __init__(self, runtime: Path) -> None:
+    def __init__(self, runtime: Path, **environment: str) -> None:
         runtime.mkdir(mode=0o700)
         self.runtime = runtime
-        path = os.pathsep.join([str(BIN), os.environ.get("PATH", "")])
-        self.environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "PATH": path}
+        path = os.pathsep.join([str(BIN), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+        self.environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "PATH": path, **environment}
         for name in ("PVNET_LAB", "PVNET_DEBUG", "PVNET_LOG", "CI"):
             self.environment.pop(name, None)
 
@@ -115,11 +121,8 @@ def shell_with_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     shell.close()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("block", blocks("console"), ids=lambda block: block.where)
-def test_console_block(block: Block, request: pytest.FixtureRequest) -> None:
-    needs_no_lab = "pvnet up" in block.text or "make demo" in block.text
-    run: Shell = request.getfixturevalue("shell" if needs_no_lab else "shell_with_lab")
+def check(block: Block, run: Shell) -> None:
+    """Run the commands of a block and compare."""
     assert commands(block), "a console block without a command"
     for command, expected, code in commands(block):
         done = run("bash", "-c", INSTEAD.get(command, command))
@@ -127,12 +130,74 @@ def test_console_block(block: Block, request: pytest.FixtureRequest) -> None:
         assert agrees(expected, done.stdout), f"{command}\nshown:\n{expected}\nprinted:\n{done.stdout}"
 
 
+def check_with_lab(block: Block, request: pytest.FixtureRequest) -> None:
+    needs_no_lab = "pvnet up" in block.text or "make demo" in block.text
+    check(block, request.getfixturevalue("shell" if needs_no_lab else "shell_with_lab"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", blocks("console"), ids=lambda block: block.where)
+def test_console_block(block: Block, request: pytest.FixtureRequest) -> None:
+    check_with_lab(block, request)
+
+
+@pytest.mark.slow
+@pytest.mark.needs("tshark")
+@pytest.mark.parametrize("block", blocks("console tshark"), ids=lambda block: block.where)
+def test_console_block_with_tshark(block: Block, request: pytest.FixtureRequest) -> None:
+    check_with_lab(block, request)
+
+
+@pytest.mark.slow
+@pytest.mark.needs("net-admin", "ip", "ping")
+@pytest.mark.parametrize("block", blocks("console root"), ids=lambda block: block.where)
+def test_console_block_as_root(block: Block, shell: Shell) -> None:
+    try:
+        check(block, shell)
+    finally:
+        for name in NAMESPACES:
+            if (Path("/run/netns") / name).exists():
+                shell("ip", "netns", "delete", name)
+
+
+@pytest.mark.slow
+def test_console_blocks_of_the_thermometer(tmp_path: Path) -> None:
+    """The example's package, first without its driver: its devices can be called by hand; then with it."""
+    project = tomllib.loads((THERMOMETER / "pyproject.toml").read_text())["project"]
+    site = tmp_path / "site"
+    installed = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
+
+    def install(*groups: str) -> None:
+        text = "".join(
+            f"[{group}]\n" + "".join(f"{name} = {where}\n" for name, where in project["entry-points"][group].items())
+            for group in groups
+        )
+        (installed / "entry_points.txt").write_text(text)
+
+    install("pvnet.devices")
+    (by_hand,), (by_driver,) = blocks("console thermometer"), blocks("console thermometer-driver")
+    run = Shell(tmp_path / "runtime", PYTHONPATH=os.pathsep.join([str(site), str(THERMOMETER)]))
+    try:
+        started = run("pvnet", "up", "--detach")
+        assert started.returncode == 0, started.stdout
+        check(by_hand, run)
+        install("pvnet.devices", "pvnet.drivers")
+        check(by_driver, run)
+    finally:
+        run.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.where)
-def test_python_block(block: Block, shell: Shell) -> None:
-    done = shell(sys.executable, "-c", block.text)
+def test_python_block_is_an_example_that_prints_what_it_should(block: Block, shell: Shell) -> None:
+    example = next(path for path in (ROOT / "examples").glob("*.py") if path.read_text() == block.text)
+    done = shell(sys.executable, str(example))
     assert done.returncode == 0, done.stdout
-    assert done.stdout == "b'hello, hypervisor'\n"
+    assert done.stdout == PROGRAMS[example.name]
 
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=lambda block: block.where)
@@ -162,7 +227,13 @@ def test_the_built_in_lab_is_the_one_that_is_shown(tmp_path: Path) -> None:
 
 def test_no_block_is_of_a_kind_that_nobody_checks() -> None:
     kinds = {block.language for block in blocks()}
-    assert kinds == {"console", "python", "toml", "toml expect-error", "text", "mermaid"}
+    console = {"console", "console root", "console tshark", "console thermometer", "console thermometer-driver"}
+    assert kinds == console | {"python", "toml", "toml expect-error", "text", "mermaid"}
+
+
+def test_the_network_document_shows_the_example_topology() -> None:
+    (shown,) = (block for block in blocks("toml") if block.where.startswith("network.md"))
+    assert shown.text == (ROOT / "examples" / "two_taps.toml").read_text()
 
 
 def test_what_a_wildcard_means() -> None:

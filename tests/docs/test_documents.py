@@ -79,7 +79,8 @@ def test_links_and_paths_lead_somewhere(document: Path) -> None:
 
 def test_every_example_and_document_is_listed() -> None:
     readme = (ROOT / "README.md").read_text()
-    for path in [*(ROOT / "examples").glob("*.py"), *(ROOT / "docs").glob("*.md")]:
+    packages = [path.parent for path in (ROOT / "examples").glob("*/pyproject.toml")]
+    for path in [*(ROOT / "examples").glob("*.py"), *packages, *(ROOT / "docs").glob("*.md")]:
         assert relative(path) in readme
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,7 +20,8 @@ def attach(
         str,
         typer.Argument(
             metavar="URI",
-            help="tap:NAME[@NETNS], pcapng:FILE, tcp:HOST:PORT, tcp-listen:HOST:PORT, tls:, tls-listen:, broker:LAB.",
+            help="tap:NAME[@NETNS], pcapng:FILE, replay:FILE, tcp[-listen]:HOST:PORT, tls[-listen]:HOST:PORT, "
+            "broker[-listen]:LAB.",
         ),
     ],
     switch: Annotated[
@@ -34,6 +36,9 @@ def attach(
         port = check_port(uri)
     except ValueError as error:
         raise ConfigError(f"attach {uri[:60]!r}: expected {error}") from None
+    kind, _, rest = port.partition(":")
+    if kind in {"pcapng", "replay"}:
+        port = f"{kind}:{Path(rest).absolute()}"  # the bridge has a directory of its own
     name = None if switch is None else check_name(switch, "switch")
     run(_attach(port, name, lab, timeout, remove=remove))
     say(f"{port}: {'removed' if remove else 'attached'}")

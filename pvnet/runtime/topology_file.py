@@ -217,8 +217,8 @@ def _with_switch_files_found(topology: Topology, path: Path) -> Topology:
     switches = []
     for switch in topology.switches:
         ports = [
-            f"pcapng:{os.path.normpath(folder / port.partition(':')[2])}" if port.startswith("pcapng:") else port
-            for port in switch.ports
+            f"{kind}:{os.path.normpath(folder / rest)}" if kind in {"pcapng", "replay"} else f"{kind}:{rest}"
+            for kind, _, rest in (port.partition(":") for port in switch.ports)
         ]
         files = {
             key: os.path.normpath(folder / value)

@@ -12,11 +12,22 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
+from pvnet.core.names import NAME_PATTERN
 from pvnet.runtime.topology_base import Name, Strict
 
 _MAC: Final = re.compile(r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")
 _INTERFACE: Final = re.compile(r"^[A-Za-z0-9_.-]{1,15}$")
-PORT_KINDS: Final = ("tap", "pcapng", "tcp", "tcp-listen", "tls", "tls-listen", "broker")
+PORT_KINDS: Final = (
+    "tap",
+    "pcapng",
+    "replay",
+    "tcp",
+    "tcp-listen",
+    "tls",
+    "tls-listen",
+    "broker",
+    "broker-listen",
+)
 """What stands before the first colon of a switch port."""
 
 
@@ -43,6 +54,13 @@ def _interface_name(value: str) -> str:
     return value
 
 
+def check_lab(value: str) -> str:
+    """Return the name of a lab; ValueError if it is none."""
+    if not re.fullmatch(NAME_PATTERN, value):
+        raise ValueError("the name of a lab: 1 to 32 of a-z 0-9 _ -")
+    return value
+
+
 def check_port(value: str) -> str:
     """Return the text of a switch port if its kind is known and something follows it; else ValueError."""
     kind, colon, rest = value.partition(":")
@@ -50,6 +68,8 @@ def check_port(value: str) -> str:
         raise ValueError(f"a port such as tap:NAME, pcapng:FILE or tcp:HOST:PORT (kinds: {', '.join(PORT_KINDS)})")
     if kind == "tap":
         _interface_name(rest.partition("@")[0])
+    elif kind.startswith("broker"):
+        check_lab(rest)
     return value
 
 
@@ -73,9 +93,10 @@ class SwitchConfig(Strict):
     max_addresses: int = Field(default=4096, ge=1, le=1 << 20)
     """Addresses that it remembers; the oldest goes first."""
     ports: list[SwitchPort] = Field(default_factory=list)
-    """Ports that are no partition's: ``"tap:NAME"`` (``tap:NAME@NETNS``: in a network namespace), ``"pcapng:FILE"``,
-    ``"tcp:HOST:PORT"`` and ``"tcp-listen:HOST:PORT"`` (another lab's switch), both also with ``tls``,
-    ``"broker:LAB"``."""
+    """Ports that are no partition's: ``"tap:NAME"`` (``tap:NAME@NETNS``: in a network namespace); ``"pcapng:FILE"``, a
+    capture of everything, and ``"replay:FILE"``; another lab's switch by ``"tcp:HOST:PORT"`` on one side and
+    ``"tcp-listen:HOST:PORT"`` on the other, both also with ``tls``, or by ``"broker:LAB"`` and ``"broker-listen:LAB"``
+    where both labs use the same broker."""
     ca_file: str | None = None
     """PEM file of the CA that signs the other side's certificate (``tls``, ``tls-listen``); relative to this file."""
     cert_file: str | None = None

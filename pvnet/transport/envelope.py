@@ -31,6 +31,7 @@ CHANNEL_OF_BODY: Final[dict[str, Channel]] = {
     "vbus_doorbell": Channel.VBUS,
     "vbus_irq": Channel.VBUS,
     "vbus_update": Channel.VBUS,
+    "net_frames": Channel.VBUS,
     "device_io": Channel.DEVICE,
     "device_reply": Channel.DEVICE,
     "management": Channel.MGMT,

@@ -43,7 +43,7 @@ class BridgeNode:
         self.endpoint = endpoint
         self._topology = config.topology
         self.host = VbusHost(endpoint, load_classes(self._class_failed))
-        self.ports = SwitchPorts(endpoint)
+        self.ports = SwitchPorts(endpoint, config.broker)
         self.switches = Switches(config.topology, endpoint.note, self.ports.open)
         endpoint.on("management", self._management)
 
@@ -53,7 +53,7 @@ class BridgeNode:
     async def start(self) -> None:
         """Make what the topology says, then serve."""
         topology = self._topology
-        self.switches.open_configured()
+        await self.switches.open_configured()
         for partition in topology.partitions:
             if partition.venet or partition.devices:
                 self._make_bus(topology, partition.name)
@@ -116,15 +116,15 @@ class BridgeNode:
     def _management(self, envelope: Envelope) -> None:
         command = envelope.management
         kind = command.WhichOneof("command")
-        if kind == "switch" and command.switch.verb == SwitchAdmin.PORT_REMOVE:
-            self.endpoint.spawn(self._remove_port(envelope), "port-remove")
+        if kind == "switch" and command.switch.verb != SwitchAdmin.SHOW:
+            self.endpoint.spawn(self._change_port(envelope), "port")
             return
         try:
             match kind:
                 case "vbus":
                     shown = self._vbus(command.vbus)
                 case "switch":
-                    shown = self._switch(command.switch)
+                    shown = self.switches.shown(command.switch.switch)
                 case "show_status":
                     shown = self.status()
                 case _:
@@ -169,24 +169,21 @@ class BridgeNode:
                 raise ConfigError(f"unknown vbus verb {verb}")
         return registry.shown_device(admin.device) if admin.device and admin.verb != VbusAdmin.DEVICE_REMOVE else None
 
-    def _switch(self, admin: SwitchAdmin) -> object:
-        match admin.verb:
-            case SwitchAdmin.SHOW:
-                return self.switches.shown(admin.switch)
-            case SwitchAdmin.PORT_ADD:
-                self.switches.add_port(admin.switch, admin.port)
-                return self.switches.shown(admin.switch)[0]
-            case verb:
-                raise ConfigError(f"unknown switch verb {verb}")
-
-    async def _remove_port(self, envelope: Envelope) -> None:
+    async def _change_port(self, envelope: Envelope) -> None:
         admin = envelope.management.switch
         try:
-            await self.switches.remove_port(admin.switch, admin.port)
+            match admin.verb:
+                case SwitchAdmin.PORT_ADD:
+                    await self.switches.add_port(admin.switch, admin.port)
+                case SwitchAdmin.PORT_REMOVE:
+                    await self.switches.remove_port(admin.switch, admin.port)
+                case verb:
+                    raise ConfigError(f"unknown switch verb {verb}")
+            shown = self.switches.shown(admin.switch)[0]
         except PvnetError as error:
             self._answer(envelope, _refusal(error))
         else:
-            self._answer(envelope, ManagementReply(status_json=json.dumps(self.switches.shown(admin.switch)[0])))
+            self._answer(envelope, ManagementReply(status_json=json.dumps(shown)))
 
     def status(self) -> dict[str, object]:
         """What ``show_status`` says."""

@@ -1,28 +1,23 @@
-"""The switches of a lab, with the clock that they need, and what is plugged into them.
-
-A :class:`~pvnet.vbus.switch.Switch` is pure; this gives it ticks, plugs the venets of partitions in, and opens and
-closes the other ports (``switch_ports``).
-"""
+"""The switches of a lab, and what is plugged in: venets of partitions, and ports by their text (``switch_ports``)."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
-from pvnet.core.errors import ConfigError
+from pvnet.core.errors import ConfigError, LocalError
 from pvnet.core.machine import Note
+from pvnet.net.running_switch import RunningSwitch
 from pvnet.runtime.topology import Topology
 from pvnet.runtime.topology_net import SwitchConfig
 from pvnet.vbus.packet import Packet
-from pvnet.vbus.switch import Switch, SwitchOptions
-from pvnet.vbus.switch_table import SwitchPort
+from pvnet.vbus.switch import SwitchOptions
 from pvnet.vbus.venet_south import VenetDevice
 
 PORTS_MAX: Final = 256
 """Most ports of one switch that are no partition's."""
-_SECRET_BYTES: Final = 16
+_NEVER: Final = 1 << 30
 
 
 class OpenPort(Protocol):
@@ -32,65 +27,50 @@ class OpenPort(Protocol):
         """Unplug and let go."""
 
 
-PortOpener = Callable[["HostedSwitch", str], OpenPort]
+PortOpener = Callable[["HostedSwitch", str], Awaitable[OpenPort]]
 """Opens the port named by a text such as ``tap:NAME`` and plugs it in; raises ConfigError when it cannot."""
 
 
 class HostedSwitch:
-    """One switch."""
+    """One switch of the topology."""
 
     def __init__(self, config: SwitchConfig, note: Callable[[Note], None], *, loop_guard: bool) -> None:
         self.config = config
-        probes = {} if loop_guard else {"probe_interval_s": 0.0, "flap_limit": 1 << 30}
-        options = SwitchOptions(ageing_s=config.ageing_s, table_size=config.max_addresses, **probes)  # type: ignore[arg-type]
-        self.switch = Switch(secrets.token_bytes(_SECRET_BYTES), options, note=note)
-        self.opened: dict[str, OpenPort] = {}
-        self._plugged: dict[VenetDevice, SwitchPort] = {}
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self._arm()
+        options = SwitchOptions(ageing_s=config.ageing_s, table_size=config.max_addresses)
+        if not loop_guard:
+            options = SwitchOptions(
+                ageing_s=config.ageing_s, table_size=config.max_addresses, probe_interval_s=0.0, flap_limit=_NEVER
+            )
+        self.running = RunningSwitch(options, on_note=note)
+        self.opened: dict[str, OpenPort | None] = {}
+        """By the text they were opened with; None while one is being opened."""
 
     def plug_venet(self, device: VenetDevice) -> None:
         """Connect a venet."""
-        port = self._plugged[device] = self.switch.plug(device.port)
-        switch, loop = self.switch, self._loop
+        plugged = self.running.plug_sink(device.port)
+        receive, now = self.running.switch.receive, asyncio.get_running_loop().time
 
-        def receive(packets: list[Packet]) -> None:
-            switch.receive(port, packets, loop.time())
+        def receive_from_guest(packets: list[Packet]) -> None:
+            receive(plugged, packets, now())
 
-        device.receive = receive
-        self._arm()
-
-    def unplug_venet(self, device: VenetDevice) -> bool:
-        """Disconnect a venet; whether it was connected here."""
-        port = self._plugged.pop(device, None)
-        if port is None:
-            return False
-        self.switch.unplug(port)
-        return True
-
-    def _arm(self) -> None:
-        if self._timer is None:
-            due = self.switch.deadline()
-            if due is not None:
-                self._timer = self._loop.call_at(max(due, self._loop.time()), self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        self.switch.tick(self._loop.time())
-        self._arm()
+        device.receive = receive_from_guest
 
     async def close(self) -> None:
         """Close every port."""
-        if self._timer is not None:
-            self._timer.cancel()
-        for port in list(self.opened.values()):
-            await port.close()
+        for port in self.opened.values():
+            if port is not None:
+                await port.close()
         self.opened.clear()
+        self.running.close()
 
     def shown(self) -> dict[str, object]:
         """As plain values."""
-        return {"name": self.config.name, "mtu": self.config.mtu, **self.switch.shown(self._loop.time())}
+        return {
+            "name": self.config.name,
+            "mtu": self.config.mtu,
+            "removable": sorted(self.opened),
+            **self.running.shown(),
+        }
 
 
 class Switches:
@@ -113,7 +93,7 @@ class Switches:
             known = ", ".join(self._by_name) or "none"
             raise ConfigError(f"no switch {name!r}; there are: {known}") from None
 
-    def open_configured(self) -> None:
+    async def open_configured(self) -> None:
         """Open the ports of the topology.
 
         Raises:
@@ -121,9 +101,9 @@ class Switches:
         """
         for hosted in self._by_name.values():
             for port in hosted.config.ports:
-                self.add_port(hosted.config.name, port)
+                await self.add_port(hosted.config.name, port)
 
-    def add_port(self, name: str, port: str) -> None:
+    async def add_port(self, name: str, port: str) -> None:
         """Open a port and plug it in.
 
         Raises:
@@ -134,7 +114,14 @@ class Switches:
             raise ConfigError(f"switch {name} has a port {port} already")
         if len(hosted.opened) >= PORTS_MAX:
             raise ConfigError(f"switch {name} has {PORTS_MAX} ports: expected no more")
-        hosted.opened[port] = self._opener(hosted, port)
+        hosted.opened[port] = None
+        try:
+            hosted.opened[port] = await self._opener(hosted, port)
+        except LocalError as error:  # two texts for one port
+            raise ConfigError(str(error)) from None
+        finally:
+            if hosted.opened[port] is None:
+                del hosted.opened[port]
 
     async def remove_port(self, name: str, port: str) -> None:
         """Unplug a port that :meth:`add_port` plugged in.
@@ -142,10 +129,12 @@ class Switches:
         Raises:
             ConfigError: there is none.
         """
-        opened = self.switch(name).opened.pop(port, None)
+        hosted = self.switch(name)
+        opened = hosted.opened.get(port)
         if opened is None:
-            known = ", ".join(self.switch(name).opened) or "none"
+            known = ", ".join(hosted.opened) or "none"
             raise ConfigError(f"switch {name} has no port {port!r} that can be removed; there are: {known}")
+        del hosted.opened[port]
         await opened.close()
 
     def only(self) -> str:
@@ -155,8 +144,7 @@ class Switches:
     def unplug_venet(self, device: VenetDevice) -> None:
         """Disconnect a venet, wherever it is connected."""
         for hosted in self._by_name.values():
-            if hosted.unplug_venet(device):
-                return
+            hosted.running.unplug(device.port.name)
 
     async def close(self) -> None:
         """Close everything."""

@@ -118,8 +118,16 @@ class VbusClient:
 
     def feed(self, event: SouthInput | Tick) -> None:
         """Give the bridge an input, and then everybody a turn who has got something by it."""
-        self.driver.feed(event)
+        self.turn(event)
         self._host.give_turns()
+
+    def turn(self, event: SouthInput | Tick) -> None:
+        """Give the bridge an input.  What fails in a device's own code costs its client this turn, nobody else."""
+        try:
+            self.driver.feed(event)
+        except Exception as error:
+            self._host.endpoint.counters["device_failed"] += 1
+            self._host.endpoint.log.error("device_failed", client=self.name, exc_info=error)
 
     def call(self, envelope: Envelope) -> None:
         """Execute a bridge call."""
@@ -201,7 +209,7 @@ class VbusClient:
 
     def end(self) -> None:
         """The partition is gone, or attaches anew."""
-        self.driver.feed(io.ClientGone())
+        self.turn(io.ClientGone())
         self.driver.close()
         close_pair(each for each in (self._kick, self._irq) if each is not None)
         for pair in self._signals.values():
@@ -269,7 +277,7 @@ class VbusHost:
         if self._waiting:
             waiting, self._waiting = self._waiting, {}
             for client in waiting:
-                client.driver.feed(Tick())
+                client.turn(Tick())
 
     # --- messages ----------------------------------------------------------------------------------------------------
 

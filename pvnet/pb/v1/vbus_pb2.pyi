@@ -65,3 +65,9 @@ class VbusUpdate(_message.Message):
     writes: _containers.RepeatedCompositeFieldContainer[VbusWrite]
     more: bool
     def __init__(self, writes: _Optional[_Iterable[_Union[VbusWrite, _Mapping]]] = ..., more: bool = ...) -> None: ...
+
+class NetFrames(_message.Message):
+    __slots__ = ("messages",)
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    messages: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, messages: _Optional[_Iterable[bytes]] = ...) -> None: ...

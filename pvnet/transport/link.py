@@ -531,6 +531,11 @@ class Link:
         peer = self._peers.get(node)
         return peer.phase if peer is not None and peer.alive else int(Lifecycle.PHASE_UNSPECIFIED)
 
+    def is_present(self, node: str) -> bool:
+        """Whether a peer is up, and nothing says that it has just died."""
+        peer = self._peers.get(node)
+        return peer is not None and peer.alive and peer.lost_at is None and not peer.is_away
+
     @property
     def peers(self) -> list[NodeName]:
         """Names of the living peers."""

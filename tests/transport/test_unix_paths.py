@@ -180,6 +180,7 @@ def test_a_path_that_cannot_come_back_falls_back_to_the_broker_and_says_so() -> 
             port_of(client).break_path("server")
             frames = rig.loopback.frames
             await call_all(client, range(1, CALLS))
+            await until(lambda: len(logged(events, "direct_path_lost")) == 2)
         assert ran == list(range(1, CALLS))
         assert rig.loopback.frames > frames
         assert client.paths() == {"server": "broker"}
@@ -201,6 +202,7 @@ def test_a_path_that_is_back_is_told() -> None:
         with capture_logs() as events:
             port_of(server).break_path("client")
             await until(lambda: told == {"client": [False, True], "server": [False, True]})
+        assert [entry["log_level"] for entry in logged(events, "direct_path_lost")] == ["warning", "warning"]
         assert [entry["log_level"] for entry in logged(events, "direct_path_back")] == ["info", "info"]
 
     run_unix(scenario)
@@ -256,8 +258,11 @@ def test_the_death_of_a_peer_is_noticed_with_and_without_a_broker(broker_is_ther
             rig.loopback.down()
             port_of(server).sever()
         told = downs(client)
-        with pytest.raises(PeerDiedError):
-            await call
+        with capture_logs() as events:
+            with pytest.raises(PeerDiedError):
+                await call
+            await asyncio.sleep(0.3)  # time to say that a path broke, if it were so
+        assert logged(events, "direct_path_lost") == [], "a death is not a broken path"
         assert [event.node for event in told] == ["server"]
         rig.loopback.up()
 

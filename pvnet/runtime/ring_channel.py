@@ -38,9 +38,9 @@ import contextlib
 import os
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,8 +64,9 @@ _QUICK_SECONDS: Final = 1e-3
 _SPINS_IN_VAIN: Final = 8
 _SLOW_YIELD_SECONDS: Final = 100e-6
 """A yield that took longer went to somebody else than the peer: on a busy CPU sleeping is better."""
-_YIELD_PAUSE: Final = 10_000
-"""So many waits without a yield after one that was slow."""
+_FIRST_PAUSE: Final = 16
+"""So many waits without a yield after one that was slow; more each time it happens again."""
+_LONGEST_PAUSE: Final = 16_384
 _TURNS: Final = 64
 """So many answers without waiting, then the event loop gets a turn."""
 
@@ -138,6 +139,7 @@ class RingChannel:
         self._spin_seconds = 0.0 if self._shares_cpu else spin_seconds
         self._credit = 0
         self._yield_pause = 0
+        self._next_pause = _FIRST_PAUSE
         self._turns = 0
         self._sleeping: dict[EventSignal, asyncio.Future[None]] = {}
         self._suspected: list[asyncio.Future[None]] = []
@@ -239,6 +241,8 @@ class RingChannel:
         """
         if self._closed or self._gone:
             self._refuse()
+        if len(messages) == 1:
+            return self._producer.push_one(messages[0])
         return self._producer.push(messages)
 
     def send_array(self, messages: Bytes2D) -> int:
@@ -267,37 +271,39 @@ class RingChannel:
             self._refuse()
         return self._consumer.pop(most)
 
-    async def recv(self, most: int = 1024) -> list[bytes]:
+    def recv(self, most: int = 1024) -> Coroutine[Any, Any, list[bytes]]:
         """Up to ``most`` messages, waiting for the first one; none when the peer has ended and all are received.
 
         Raises as :meth:`receive_now`.
         """
-        if self._closed:
-            self._refuse()
-        return await self._receive(self._consumer.pop, most)
+        return self._receive(PacketConsumer.pop, most)  # one coroutine, not two: that shows in a round trip
 
-    async def recv_array(self, most: int = 1024) -> Bytes2D:
+    def recv_array(self, most: int = 1024) -> Coroutine[Any, Any, Bytes2D]:
         """As :meth:`recv`, as rows of an array; short messages are filled up with zeros."""
+        return self._receive(PacketConsumer.pop_array, most)
+
+    async def _receive(self, pop: Callable[[PacketConsumer, int], T], most: int) -> T:
         if self._closed:
             self._refuse()
-        return await self._receive(self._consumer.pop_array, most)
-
-    async def _receive(self, pop: Callable[[int], T], most: int) -> T:
         self._turns += 1
         if self._turns >= _TURNS:
             self._turns = 0
             await asyncio.sleep(0)
             if self._closed:
                 self._refuse()
-        messages = pop(most)
-        if not len(messages) and self._credit > 0 and self._look_again():
-            messages = pop(most)
+        consumer = self._consumer
+        messages = pop(consumer, most)
+        if not len(messages) and self._credit > 0 and (self._yield() if self._shares_cpu else self._spin_for_more()):
+            messages = pop(consumer, most)
+            if len(messages):
+                self._credit = _SPINS_IN_VAIN
+                self.counters.yield_hits += self._shares_cpu
         while not len(messages):
-            events = self._consumer.events
+            events = consumer.events
             if events in self._sleeping:
                 raise LocalError("another task waits for the same end of this channel")
             gone = self._gone or events.peer_closed  # before looking: what it sent last still counts
-            if not gone and events.sleep_after(self._consumer.watched()[2]):
+            if not gone and events.sleep_after(consumer.watched()[2]):
                 try:
                     await self._sleep(events)
                 except BaseException:  # cancelled
@@ -305,7 +311,7 @@ class RingChannel:
                     raise
                 if self._closed:
                     self._refuse()
-            messages = pop(most)
+            messages = pop(consumer, most)
             if gone and not len(messages):
                 self._gone = True
                 break
@@ -336,10 +342,8 @@ class RingChannel:
             if self._closed:
                 self._refuse()
 
-    def _look_again(self) -> bool:
-        """Before a receiver sleeps: let the peer run if it shares our CPU, else spin; True: something came."""
-        if self._shares_cpu:
-            return self._yield()
+    def _spin_for_more(self) -> bool:
+        """Before a receiver sleeps, if that was asked for; True: something came."""
         if not self._spin_seconds:
             return False
         memory, word, before = self._consumer.watched()
@@ -349,29 +353,25 @@ class RingChannel:
         while clock() < end:
             if memory[word] != before:
                 self.counters.spin_hits += 1
-                self._credit = _SPINS_IN_VAIN
                 return True
         self._credit -= 1
         return False
 
     def _yield(self) -> bool:
-        """Give the CPU away once; True: the peer took it and something came."""
+        """Before a receiver sleeps: give the CPU away once; False: we did not, because others took it for long."""
         if self._yield_pause:
             self._yield_pause -= 1
             return False
-        memory, word, before = self._consumer.watched()
-        clock = time.perf_counter
-        began = clock()
+        began = time.perf_counter()
         os.sched_yield()
+        if time.perf_counter() - began > _SLOW_YIELD_SECONDS:
+            self._yield_pause = self._next_pause
+            self._next_pause = min(4 * self._next_pause, _LONGEST_PAUSE)
+        elif self._next_pause > _FIRST_PAUSE:
+            self._next_pause -= 1
         self.counters.yields += 1
-        if clock() - began > _SLOW_YIELD_SECONDS:
-            self._yield_pause = _YIELD_PAUSE
-        if memory[word] != before:
-            self.counters.yield_hits += 1
-            self._credit = _SPINS_IN_VAIN
-            return True
         self._credit -= 1
-        return False
+        return True
 
     def _spin(self, events: EventSignal) -> bool:
         counters = self.counters

@@ -140,10 +140,10 @@ class PacketProducer(PacketSide):
         first = given & self._mask
         until = first + amount
         if until <= self.count:
-            self._pool[first:until] = messages
+            _, rows, publishing = self._spans.get((first, amount)) or self._span(first, amount)
+            rows[...] = messages
             if given >> self._shift != self._full_lap:
                 self._enter_lap(given, TO_SOUTH)
-            _, publishing = self._spans.get((first, amount)) or self._span(first, amount)
             publishing.fill(self._full_word)
         else:
             done = 0
@@ -176,7 +176,7 @@ class PacketProducer(PacketSide):
             self._too_long(max(lengths))
         first = given & self._mask
         if same and first + amount <= self.count:
-            pool, publishing = self._spans.get((first, amount)) or self._span(first, amount)
+            pool, _, publishing = self._spans.get((first, amount)) or self._span(first, amount)
             pool[:] = b"".join(messages)
             if given >> self._shift != self._full_lap:
                 self._enter_lap(given, TO_SOUTH)
@@ -345,7 +345,7 @@ class PacketConsumer(PacketSide):
 
     def _lengths(self, first: int, amount: int) -> list[int] | None:
         """Check many descriptors, on a copy; their lengths, or None when all slots are full."""
-        _, publishing = self._spans.get((first, amount)) or self._span(first, amount)
+        _, _, publishing = self._spans.get((first, amount)) or self._span(first, amount)
         raw = publishing.tobytes()
         if amount != self._expected_amount:
             self._expected_amount = amount

@@ -72,6 +72,10 @@ def split_words(amount: int) -> Struct:
     return Struct(f"<{amount}Q")
 
 
+Span = tuple[memoryview, Bytes2D, NDArray[np.uint64]]
+"""A stretch of slots: its bytes, the same as rows, and the words that publish them."""
+
+
 class PacketSide(Side2026):
     """What producer and consumer share: the pool, and the words that publish descriptors as a numpy array."""
 
@@ -116,7 +120,7 @@ class PacketSide(Side2026):
         self._pool: Bytes2D = np.frombuffer(self._pool_bytes, np.uint8).reshape(count, slot_bytes)
         descriptors = np.frombuffer(flat[FIRST_DESCRIPTOR:ring_bytes], np.uint64).reshape(count, 4)
         self._publishing: NDArray[np.uint64] = descriptors[:, 2]
-        self._spans: dict[tuple[int, int], tuple[memoryview, NDArray[np.uint64]]] = {}
+        self._spans: dict[tuple[int, int], Span] = {}
         self._full_lap = -1
         self._full = 0
         self._full_word = np.uint64(0)
@@ -127,12 +131,12 @@ class PacketSide(Side2026):
         self._full = self._meta(number, self.slot_bytes, direction)
         self._full_word = np.uint64(self._full)
 
-    def _span(self, first: int, amount: int) -> tuple[memoryview, NDArray[np.uint64]]:
+    def _span(self, first: int, amount: int) -> Span:
         """The bytes and the publishing words of a stretch of slots: making such views costs more than using them."""
         if len(self._spans) >= SPANS:
             self._spans.clear()
         until, size = first + amount, self.slot_bytes
-        span = self._pool_bytes[first * size : until * size], self._publishing[first:until]
+        span = self._pool_bytes[first * size : until * size], self._pool[first:until], self._publishing[first:until]
         self._spans[first, amount] = span
         return span
 

@@ -28,6 +28,19 @@ MESSAGES: Final = [message(number) for number in range(2 * PERIOD)]
 BATCHES: Final = [MESSAGES[first : first + BATCH] for first in range(0, PERIOD, BATCH)]
 """One period in batches."""
 
+_FLAT: Final = b"".join(MESSAGES)
+_FLAT_BATCHES: Final = {first: b"".join(MESSAGES[first : first + BATCH]) for first in range(0, PERIOD, BATCH)}
+
+
+def wrong_rows(received: bytes, first: int) -> int:
+    """Return how many of the messages in ``received``, back to back, are wrong, as :func:`wrong_ones` does."""
+    start = first % PERIOD
+    if received == _FLAT_BATCHES.get(start):
+        return 0
+    if received == _FLAT[start * MESSAGE_BYTES : start * MESSAGE_BYTES + len(received)]:
+        return 0
+    return wrong_ones([received[at : at + MESSAGE_BYTES] for at in range(0, len(received), MESSAGE_BYTES)], first)
+
 
 def wrong_ones(received: list[bytes], first: int) -> int:
     """Return how many of ``received`` are not the messages from number ``first`` on; at most a period at once."""

@@ -1,9 +1,10 @@
 """``ring/…``: 64-byte messages between two processes, over our ring in shared memory beside what else one would take.
 
-One way in batches of 64 (``64B-batched``), one way with a call for each message (``64B-single``), and there and back:
-on one CPU, where a sleeping process is woken cheaply (``64B-rtt``), and on two, where waking is what costs and both
-sides of the ring may spin for a bounded time before they sleep (``64B-rtt-spin``).  Every contender is two processes of
-their own with all their threads pinned; every message is checked where it arrives, within the time that counts.
+One way in batches of 64, as numpy arrays (``64B-batched``, the packed peer's frames too) and as lists of bytes
+(``64B-batched-lists``), one way with a call for each message (``64B-single``), and there and back: on one CPU, where a
+sleeping process is woken cheaply (``64B-rtt``), and on two, where waking is what costs and both sides of the ring may
+spin for a bounded time before they sleep (``64B-rtt-spin``).  Every contender is two processes of their own with all
+their threads pinned; every message is checked where it arrives, within the time that counts.
 """
 
 from __future__ import annotations
@@ -34,10 +35,15 @@ class RingCase:
     needs_two: bool = False
     spin: bool = False
     batch: int = 1
+    arrays: bool = False
+    """Batches are numpy arrays, ours and the packed peer's; else lists of bytes."""
 
 
 CASES: Final = {
     "64B-batched": RingCase(
+        ("pyzmq-ipc", "pyzmq-packed", "uvloop-unix", "mp-pipe"), one_way=True, apart=True, batch=BATCH, arrays=True
+    ),
+    "64B-batched-lists": RingCase(
         ("pyzmq-ipc", "pyzmq-packed", "uvloop-unix", "mp-pipe"), one_way=True, apart=True, batch=BATCH
     ),
     "64B-single": RingCase(("pyzmq-ipc", "uvloop-unix", "mp-pipe"), one_way=True, apart=True),
@@ -54,6 +60,7 @@ def plans(*, quick: bool) -> dict[str, Plan]:
     factor = 1 if quick else 4
     return {
         "64B-batched": Plan(rounds, factor * 4000 * BATCH, 500 * BATCH, BATCH),
+        "64B-batched-lists": Plan(rounds, factor * 4000 * BATCH, 500 * BATCH, BATCH),
         "64B-single": Plan(rounds, factor * 1000 * BATCH, 200 * BATCH),
         "64B-rtt": Plan(rounds, factor * 3000, 1000),
         "64B-rtt-spin": Plan(rounds, factor * 3000, 1000),
@@ -95,7 +102,7 @@ async def measure(name: str, case: RingCase, plan: Plan, *, has_zmq: bool) -> Re
     async with AsyncExitStack() as stack:
         pairs = []
         for contender in contenders:
-            options = {"spin": case.spin} if contender == OURS else {}
+            options = {"spin": case.spin, "arrays": case.arrays}
             pairs.append(
                 await stack.enter_async_context(open_pair(contender, placement, one_way=case.one_way, options=options))
             )
@@ -115,6 +122,7 @@ def case_result(name: str, case: RingCase, plan: Plan, placement: Placement, sho
         "messages_per_round": plan.count,
         "batch": plan.batch,
         "spin": case.spin,
+        "form": "numpy arrays" if case.arrays else "bytes",
         "facts": {contender: one.facts for contender, one in shown.items() if one.facts},
     }
     if not case.one_way:

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import uvloop
 
-from pvnet.bench.messages import BATCHES, MESSAGE_BYTES, MESSAGES, PERIOD, wrong_ones
+from pvnet.bench.arrays import batch_arrays
+from pvnet.bench.messages import BATCHES, MESSAGE_BYTES, MESSAGES, PERIOD, wrong_ones, wrong_rows
 from pvnet.bench.pair_end import Received, Told
 from pvnet.runtime.ring_channel import SPIN_SECONDS, ChannelOffer, RingChannel
 
@@ -24,9 +25,10 @@ _TEXT_BYTES: Final = 256
 
 
 class RingEnd:
-    """See the module's text.  Option ``spin``: whether it may spin before it sleeps."""
+    """See the module's text.  Options: ``spin``: it may spin before it sleeps; ``arrays``: batches are numpy arrays."""
 
     def __init__(self, told: Told) -> None:
+        self._arrays = bool(told.options.get("arrays"))
         self._loop = uvloop.new_event_loop()
         spin = SPIN_SECONDS if told.options.get("spin") else 0.0
         with socket.socket(fileno=told.fds[0 if told.first else 1]) as between:
@@ -43,7 +45,19 @@ class RingEnd:
 
     def send(self, count: int, batch: int) -> float:
         """Send without waiting while there is room."""
-        return self._loop.run_until_complete(self._send(count, batch))
+        send = self._send_arrays if self._arrays else self._send
+        return self._loop.run_until_complete(send(count, batch))
+
+    async def _send_arrays(self, count: int, batch: int) -> float:
+        arrays, channel = batch_arrays(), self._channel
+        send_array = channel.send_array
+        start = time.perf_counter()
+        for number in range(count // batch):
+            messages = arrays[number % len(arrays)]
+            sent = send_array(messages)
+            if sent < batch:
+                await channel.send([row.tobytes() for row in messages[sent:]])
+        return start
 
     async def _send(self, count: int, batch: int) -> float:
         send_batch, send = self._channel.send_batch, self._channel.send
@@ -57,7 +71,8 @@ class RingEnd:
 
     def receive(self, count: int, batch: int) -> Received:
         """Take out at most a batch per call; what does not come is wrong."""
-        received, wrong = self._loop.run_until_complete(self._until_silence(self._receive, count, batch))
+        receive = self._receive_arrays if self._arrays else self._receive
+        received, wrong = self._loop.run_until_complete(self._until_silence(receive, count, batch))
         return Received(time.perf_counter(), wrong + count - received)
 
     async def _receive(self, count: int, batch: int, seen: list[int]) -> None:
@@ -68,6 +83,15 @@ class RingEnd:
                 return
             seen[1] += wrong_ones(messages, seen[0])
             seen[0] += len(messages)
+
+    async def _receive_arrays(self, count: int, batch: int, seen: list[int]) -> None:
+        recv = self._channel.recv_array
+        while seen[0] < count:
+            rows = await recv(batch)
+            if not len(rows):
+                return
+            seen[1] += wrong_rows(rows.tobytes(), seen[0])
+            seen[0] += len(rows)
 
     async def _until_silence(
         self, what: Callable[[int, int, list[int]], Awaitable[None]], count: int, batch: int

@@ -11,10 +11,12 @@ import struct
 import time
 from typing import Any, Final
 
+import numpy as np
 import zmq
 
+from pvnet.bench.arrays import batch_arrays
 from pvnet.bench.blocking_end import BlockingEnd
-from pvnet.bench.messages import BATCH, BATCHES, MESSAGE_BYTES, wrong_ones
+from pvnet.bench.messages import BATCH, BATCHES, MESSAGE_BYTES, wrong_ones, wrong_rows
 from pvnet.bench.pair_end import Received, Told
 
 _SILENCE_MS: Final = 20_000
@@ -42,11 +44,21 @@ class OneByOne(BlockingEnd):
 
 
 class Packed(OneByOne):
-    """A batch per frame, whatever the order says."""
+    """A batch per frame, whatever the order says; option ``arrays``: from an array into an array, nothing is joined."""
+
+    def __init__(self, told: Told) -> None:
+        super().__init__(told)
+        self._arrays = bool(told.options.get("arrays"))
 
     def send(self, count: int, batch: int) -> float:  # noqa: ARG002 - see the class
         """Join each batch and send it."""
         send, join = self._socket.send, b"".join
+        if self._arrays:
+            arrays = batch_arrays()
+            start = time.perf_counter()
+            for number in range(count // BATCH):
+                send(arrays[number % len(arrays)])  # type: ignore[call-overload]  # numpy's is a buffer at run time
+            return start
         start = time.perf_counter()
         for number in range(count // BATCH):
             send(join(BATCHES[number % len(BATCHES)]))
@@ -57,6 +69,11 @@ class Packed(OneByOne):
         receive = self._socket.recv
         unpack = struct.Struct(f"{MESSAGE_BYTES}s" * BATCH).unpack
         wrong = 0
+        if self._arrays:
+            for number in range(count // BATCH):
+                rows = np.frombuffer(receive(), np.uint8).reshape(BATCH, MESSAGE_BYTES)
+                wrong += wrong_rows(rows.tobytes(), number * BATCH)
+            return Received(time.perf_counter(), wrong)
         for number in range(count // BATCH):
             messages = list(unpack(receive()))
             if messages != BATCHES[number % len(BATCHES)]:

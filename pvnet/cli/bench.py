@@ -21,7 +21,7 @@ SCENARIOS = {
     "hcall": ("mqtt-rtt", "mqtt-pipelined", "unix-rtt", "unix-concurrent"),
     "crq": ("unix-rtt",),
     "rdma": ("4KiB", "64KiB", "1MiB", "64MiB"),
-    "ring": ("64B-batched", "64B-single", "64B-rtt", "64B-rtt-spin"),
+    "ring": ("64B-batched", "64B-batched-lists", "64B-single", "64B-rtt", "64B-rtt-spin"),
     "venet": ("throughput", "rtt"),
 }
 """Every scenario with its cases, in the order in which they are measured."""

@@ -286,7 +286,7 @@ class PacketConsumer(PacketSide):
         amount = self._ready(most)
         first = self._taken & self._mask
         lengths = self._lengths(first, amount)
-        rows = self._pool[first : first + amount].copy()
+        rows = (self._spans.get((first, amount)) or self._span(first, amount))[1].copy()
         if lengths is not None:
             for row, length in zip(rows, lengths, strict=True):
                 row[length:] = 0

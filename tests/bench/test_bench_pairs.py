@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pvnet.bench import pair as pairs
-from pvnet.bench.messages import BATCH, BATCHES, MESSAGE_BYTES, MESSAGES, PERIOD, message, wrong_ones
+from pvnet.bench.messages import BATCH, BATCHES, MESSAGE_BYTES, MESSAGES, PERIOD, message, wrong_ones, wrong_rows
 from pvnet.bench.pair import Pair, Plan, compare_pairs, open_pair
 from pvnet.bench.pair_end import ENDS, Order, Received, Told, obey
 from pvnet.bench.placement import Placement
@@ -61,6 +61,14 @@ def test_wrong_messages_are_counted() -> None:
     received[3] = received[3][:-1] + b"?"
     received[7], received[8] = received[8], received[7]
     assert wrong_ones(received, first) == 3
+
+
+def test_wrong_rows_are_counted_as_messages_are() -> None:
+    for first, count in ((0, BATCH), (2 * PERIOD + BATCH, BATCH), (PERIOD - 5, 20), (7, 3)):
+        rows = b"".join(message(first + number) for number in range(count))
+        assert wrong_rows(rows, first) == 0
+        assert wrong_rows(rows, first + BATCH) == count
+        assert wrong_rows(rows[:70] + b"?" + rows[71:], first) == 1
 
 
 # --- every contender --------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class Plan:
 
 def _plans(*, quick: bool) -> dict[str, Plan]:
     if quick:
-        return {"throughput": Plan(3, 1), "rtt": Plan(3, 200)}
+        return {"throughput": Plan(3, 1), "rtt": Plan(3, 120)}
     return {"throughput": Plan(5, 4), "rtt": Plan(7, 1000)}
 
 

@@ -52,13 +52,17 @@ def bench(
     """Measure, in several rounds, next to peers in the same run; prints medians and ratios."""
     from pvnet.bench.report import machine
 
-    results = run(_measure(chosen_cases(names or []), quick=quick, broker=broker))
-    if json_file is not None:
-        report = {"machine": machine(), "results": [result.shown() for result in results]}
-        try:
-            json_file.write_text(json.dumps(report, indent=1) + "\n")
-        except OSError as error:
-            raise ConfigError(f"--json {json_file}: {error.strerror}") from None
+    chosen = chosen_cases(names or [])
+    results: list[Result] = []
+    try:
+        run(_measure(chosen, results, quick=quick, broker=broker))
+    finally:  # what was measured before a scenario failed is not lost
+        if json_file is not None:
+            report = {"machine": machine(), "results": [result.shown() for result in results]}
+            try:
+                json_file.write_text(json.dumps(report, indent=1) + "\n")
+            except OSError as error:
+                raise ConfigError(f"--json {json_file}: {error.strerror}") from None
     if any(result.lost for result in results):
         raise typer.Exit(1)
 
@@ -80,13 +84,11 @@ def chosen_cases(names: list[str]) -> dict[str, set[str]]:
     return chosen
 
 
-async def _measure(chosen: dict[str, set[str]], *, quick: bool, broker: str) -> list[Result]:
-    results: list[Result] = []
+async def _measure(chosen: dict[str, set[str]], results: list[Result], *, quick: bool, broker: str) -> None:
     for scenario in SCENARIOS:
         if scenario in chosen:
             measure = _function(scenario)
             results += await measure(quick=quick, broker=broker, cases=chosen[scenario], tell=say)
-    return results
 
 
 def _function(scenario: str) -> Callable[..., Awaitable[list[Result]]]:

@@ -17,6 +17,7 @@ from pvnet.bench.peer_process import peer_process
 from pvnet.bench.placement import UNPINNED
 from pvnet.bench.report import Result, Series, machine
 from pvnet.bench.rounds import Measured, Round, compare, keep_in_flight
+from pvnet.cli import bench
 from pvnet.cli.bench import SCENARIOS, chosen_cases
 from pvnet.core.errors import ConfigError, UnreachableError
 from pvnet.memory.segment import Segment
@@ -103,6 +104,20 @@ def test_scenarios_and_cases_can_be_chosen(names: list[str], expected: dict[str,
 def test_what_is_not_there_is_refused(name: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         chosen_cases([name])
+
+
+def test_what_was_measured_before_a_scenario_failed_is_written(monkeypatch, tmp_path: Path) -> None:
+    async def measure(**_: object) -> list[Result]:
+        return [Result("vmc", "echo-64", "per_s", "1/s", Series([1.0]), {})]
+
+    async def fail(**_: object) -> list[Result]:
+        raise UnreachableError("gone")
+
+    monkeypatch.setattr(bench, "_function", {"vmc": measure, "hcall": fail}.__getitem__)
+    file = tmp_path / "report.json"
+    with pytest.raises(UnreachableError, match="gone"):
+        bench.bench(["vmc", "hcall"], file, quick=True, broker="auto")
+    assert [result["case"] for result in json.loads(file.read_text())["results"]] == ["echo-64"]
 
 
 # --- the comparison ---------------------------------------------------------------------------------------------------

@@ -72,6 +72,10 @@ class Arena:
         start = self.offset(address, len(data))
         self.view[start : start + len(data)] = data
 
+    def close(self) -> None:
+        """Let go of the memory: from now on every address is outside, and no view is kept from here."""
+        self.view = memoryview(bytearray())
+
 
 class ArenaAllocator:
     """First fit over a range of addresses; freed neighbours join.  The bookkeeping is private to the owner.

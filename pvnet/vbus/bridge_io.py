@@ -13,6 +13,7 @@ Spec: vbus 3.3, 3.7, 10.4.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -75,9 +76,14 @@ class SignalClosed:
 
 @dataclass(frozen=True, slots=True)
 class SignalBound:
-    """Input of the host: north listens on an eventfd for this signal; ring that from now on."""
+    """Input of the host: north listens on an eventfd for this signal; ring that from now on.
+
+    ``bell`` rings it at once, from within a turn or between two; without one the machine's output :class:`SignalRang`
+    asks for it.
+    """
 
     cookie: int
+    bell: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,8 @@ class VbusNorth:
         """The time of the last input (that is: now) when work is left over, else of the next poll or try."""
         if self._out or self._deferred or self.signals.busy or self.tasks.busy or (self._loop and self._loop.busy):
             return self._now
+        if self._start_at is None and not self.tasks.retrying:
+            return self._next_poll if self._loop is not None else None
         times = [self._next_poll if self._loop is not None else None, self._start_at, self.tasks.next_retry]
         return min((time for time in times if time is not None), default=None)
 
@@ -168,42 +170,48 @@ class VbusNorth:
         }
 
     def _take(self, event: NorthInput) -> None:
-        match event:
+        match event:  # the most frequent first
+            case SignalRang(cookie):
+                self.signals.rang(cookie)
+            case Tick():
+                pass
+            case Interrupt(queue):
+                self.counters["qnotify"] += 1
+                if self._loop is not None:
+                    self._loop.interrupt(queue)
+            case MemoryChanged():
+                self.signals.memory_changed()
+                if self._loop is not None:
+                    self._loop.memory_changed()
+            case BridgeResult():
+                self.calls.returned(event)
             case Start():
                 self._start()
             case Stop():
                 self._stop()
             case HostGone():
                 self._lose("host_gone")
-            case BridgeResult():
-                self.calls.returned(event)
-            case Interrupt(queue):
-                self.counters["qnotify"] += 1
-                if self._loop is not None:
-                    self._loop.interrupt(queue)
-            case SignalRang(cookie):
-                self.signals.rang(cookie)
-            case MemoryChanged():
-                self.signals.memory_changed()
-                if self._loop is not None:
-                    self._loop.memory_changed()
-            case Tick():
-                pass
             case _:
                 assert_never(event)
 
     def _settle(self) -> None:
-        self._timers()
-        self._run_deferred()
-        if self._loop is not None:
+        # Each step only when it has something to do: most turns are one signal's wakeup.
+        if self._now >= self._next_poll or self._start_at is not None or self.tasks.retrying:
+            self._timers()
+        if self._deferred:
+            self._run_deferred()
+        if self._loop is not None and self._loop.busy:
             try:
                 self._loop.run(self._dispatch)
             except PvnetError as error:
                 self.warn("event_queue_fault", reason=str(error))
                 self._fail("host_fault")
-        self.signals.run(BUDGET, self._wakeup_failed)
-        self._run_deferred()
-        self.tasks.begin()
+        if self.signals.busy:
+            self.signals.run(BUDGET, self._wakeup_failed)
+        if self._deferred:
+            self._run_deferred()
+        if self.tasks.busy:
+            self.tasks.begin()
         self.calls.pump()
         if self.state is NorthState.STOPPING and not self.tasks.devices and self.calls.idle:
             self._lose("stopped")

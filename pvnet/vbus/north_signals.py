@@ -38,6 +38,7 @@ class DriverSignal:
     __slots__ = (
         "_signals",
         "_unrung",
+        "bell",
         "closed",
         "cookie",
         "ended",
@@ -60,6 +61,7 @@ class DriverSignal:
         self.on_wakeup = on_wakeup
         self.cookie = 0
         self.handle = 0
+        self.bell: Callable[[], None] | None = None
         self.closed = False
         self.live = False
         """DEVSHM has begun and neither end has closed it: it may ring."""
@@ -236,11 +238,20 @@ class NorthSignals:
                 self.rung(signal)
 
     def ring(self, signal: DriverSignal) -> None:
-        """Ring the host."""
+        """Ring the host: by the signal's own bell at once, else by an output."""
         if signal.live:
             self._counters["inject"] += 1
+            if signal.bell is not None:
+                signal.bell()
+                return
             self._emit(Doorbell(Register.SHMSIGNAL, signal.handle, signal.cookie))
             self._ready()
+
+    def use_bell(self, cookie: int, bell: Callable[[], None] | None) -> None:
+        """Have a live signal ring by ``bell`` from now on (an eventfd of its own), without waiting for a turn."""
+        signal = self._table.get(cookie & 0xFFFFFFFF)
+        if signal is not None and signal.cookie == cookie:
+            signal.bell = bell
 
     def rang(self, cookie: int) -> None:
         """SHMSIGNAL, or the signal's eventfd."""

@@ -57,11 +57,17 @@ class NorthTasks:
         self._config = config
         self._drivers = dict(drivers)
         self._kicked: deque[Proxy] = deque()
+        self._retrying = False
 
     @property
     def busy(self) -> bool:
         """Whether :meth:`begin` has something to do."""
         return bool(self._kicked)
+
+    @property
+    def retrying(self) -> bool:
+        """Whether some device waits to be tried again."""
+        return self._retrying
 
     @property
     def next_retry(self) -> float | None:
@@ -151,6 +157,7 @@ class NorthTasks:
         for proxy in list(self.devices.values()):
             if proxy.retry_at is not None and now >= proxy.retry_at:
                 self._bind(proxy)
+        self._retrying = self.next_retry is not None
 
     # -- tasks -------------------------------------------------------------------------------------------------------
 
@@ -258,6 +265,7 @@ class NorthTasks:
                 self.add(proxy.id, proxy.next_type)
             return
         proxy.state = DeviceState.RETRYING
+        self._retrying = True
         proxy.retry_at = self._machine.now() + min(self._config.retry * 2**proxy.retries, self._config.retry_most)
         proxy.retries = min(proxy.retries + 1, 16)
 

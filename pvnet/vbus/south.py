@@ -172,17 +172,17 @@ class VbusSouth:
             if isinstance(event, BridgeCall | BusCall):
                 self._emit(BridgeResult(event.tag, -EIO))
             return
-        match event:
+        match event:  # the most frequent first
+            case SignalRang(cookie):
+                self.signals.rang(cookie)
+            case Doorbell(offset, value):
+                self._doorbell(offset, value)
             case BridgeCall(tag, call):
                 self._emit(BridgeResult(tag, self._bridge_call(call)))
             case BusCall(tag, call):
                 self._emit(BridgeResult(tag, self._bus_call(call)))
-            case Doorbell(offset, value):
-                self._doorbell(offset, value)
-            case SignalRang(cookie):
-                self.signals.rang(cookie)
-            case SignalBound(cookie):
-                self.signals.bind(cookie)
+            case SignalBound(cookie, bell):
+                self.signals.bind(cookie, bell)
             case MemoryChanged():
                 self.signals.memory_changed()
                 self.queues.memory_changed()
@@ -199,12 +199,17 @@ class VbusSouth:
                 assert_never(event)
 
     def _settle(self) -> None:
+        # Each step only when it has something to do: most turns are one signal's wakeup.
         for _ in range(min(BUDGET, len(self._waiting))):
             self._take(self._waiting.popleft())
-        self._run_deferred()
-        self.signals.run(BUDGET, self.calls.signal_fault)
-        self._run_deferred()
-        self._interrupts(*self.queues.flush())
+        if self._deferred:
+            self._run_deferred()
+        if self.signals.busy:
+            self.signals.run(BUDGET, self.calls.signal_fault)
+        if self._deferred:
+            self._run_deferred()
+        if self.queues.busy or self.queues.backlog:
+            self._interrupts(*self.queues.flush())
 
     def _run_deferred(self) -> None:
         for _ in range(min(BUDGET, len(self._deferred))):

@@ -31,7 +31,7 @@ from pvnet.vbus.device import MAX_CALL_DATA, MAX_PRIORITY, Connection, Fence, Re
 from pvnet.vbus.errors import VbusError
 from pvnet.vbus.layout import BusVector, CallDescriptor, DeviceCall, DeviceClose, DeviceOpen, DeviceShm
 from pvnet.vbus.north_driver import NO_SIGNAL
-from pvnet.vbus.south_signals import HostSignal, SouthSignals
+from pvnet.vbus.south_signals import HostSignal, SouthSignals, nothing
 
 RESULT_MAX: Final = 0x7FFFFFFF
 
@@ -294,5 +294,6 @@ class BusCalls:
                 self.turn.warn("close_failed", device=opened.id, reason=str(error))
         for signal in opened.signals:
             self._signals.release(signal)
+            signal.on_wakeup = nothing  # or the two would hold each other, and the client's memory, until a collection
         opened.signals.clear()
         opened.regions.clear()

@@ -31,8 +31,8 @@ from pvnet.vbus.layout import EventId
 LAST_HANDLE: Final = 0xFFFFFFFF
 
 
-def _nothing() -> None:
-    pass
+def nothing() -> None:
+    """What a signal does for which nobody has said what it should do."""
 
 
 class HostSignal:
@@ -43,6 +43,7 @@ class HostSignal:
 
     __slots__ = (
         "_signals",
+        "bell",
         "cookie",
         "direct",
         "event",
@@ -62,11 +63,12 @@ class HostSignal:
         self.handle = handle
         self.cookie = cookie
         self.prio = prio
-        self.on_wakeup: Callable[[], None] = _nothing
+        self.on_wakeup: Callable[[], None] = nothing
         self.event = QueuedEvent(EventId.SHMSIGNAL, cookie)
         self.mapped = True
         self.held = True
         self.direct = False
+        self.bell: Callable[[], None] | None = None
 
     @property
     def references(self) -> int:
@@ -190,19 +192,26 @@ class SouthSignals:
 
     # -- ringing -----------------------------------------------------------------------------------------------------
 
-    def bind(self, cookie: int) -> None:
-        """North listens on an eventfd; a signal that is gone meanwhile is closed once more."""
+    def bind(self, cookie: int, bell: Callable[[], None] | None = None) -> None:
+        """North listens on an eventfd, which ``bell`` rings at once (``None``: an output asks for it).
+
+        A signal that is gone meanwhile is closed once more.
+        """
         signal = self._by_cookie.get(cookie)
         if signal is None:
             self._counters["bad_cookie"] += 1
             self._emit(SignalClosed(cookie))
         else:
             signal.direct = True
+            signal.bell = bell
 
     def notify(self, signal: HostSignal) -> None:
         """Ring north."""
         self._counters["notify"] += 1
         if signal.direct:
+            if signal.bell is not None:
+                signal.bell()
+                return
             self._emit(SignalRang(signal.cookie))
         else:
             self._queues.post(signal.event, signal.prio)

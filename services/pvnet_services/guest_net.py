@@ -183,7 +183,7 @@ class GuestNet:
         if joined.tap is not None:
             joined.tap.use(venet, self._turn)
         elif joined.config.address is not None:
-            joined.stack = GuestStack(venet, IPv4Interface(joined.config.address))
+            joined.stack = GuestStack(venet, IPv4Interface(joined.config.address), self._turn)
         if all(each.venet is not None for each in self.configured):
             self._joined.set()
         self._endpoint.note(Note("venet_up", (("mac", venet.mac.hex(":")), ("accepts", venet.accepts)), "info"))
@@ -207,7 +207,7 @@ class GuestNet:
     def _turn(self) -> None:
         attachment = self.guest.attachment
         if attachment is not None:
-            attachment.run()
+            attachment.sent()
 
     # --- commands ----------------------------------------------------------------------------------------------------
 

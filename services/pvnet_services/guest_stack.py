@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Final
 
@@ -31,13 +32,15 @@ _PINGS: Final = 64
 
 
 class GuestStack:
-    """The stack of one venet."""
+    """The stack of one venet; ``turn()`` makes the bridge carry out what was sent."""
 
-    def __init__(self, venet: VenetNorth, address: IPv4Interface) -> None:
+    def __init__(self, venet: VenetNorth, address: IPv4Interface, turn: Callable[[], None]) -> None:
         self.counters = Counters()
         self.responder = Responder(venet.mac, address, ResponderOptions(mtu=venet.mtu, waiting_per_address=_UNRESOLVED))
         self.responder.on_icmp = self._icmp
         self._venet = venet
+        self._turn = turn
+        self._in_turn = False
         self._loop = asyncio.get_running_loop()
         self._clock = fine_clock(self._loop)
         self._waiting: deque[bytes] = deque()
@@ -68,7 +71,11 @@ class GuestStack:
     # --- frames ------------------------------------------------------------------------------------------------------
 
     def _frames(self, packets: list[Packet]) -> None:
-        self._queue(self.responder.receive(packets, self._clock()))
+        self._in_turn = True  # the bridge's: what is sent now goes with it
+        try:
+            self._queue(self.responder.receive(packets, self._clock()))
+        finally:
+            self._in_turn = False
 
     def _link(self, up: bool) -> None:
         if up:
@@ -80,6 +87,8 @@ class GuestStack:
             self.counters["queue_full"] += len(frames) - room
         self._waiting.extend(frames[:room])
         self._send()
+        if not self._in_turn:
+            self._turn()
         self._arm()
 
     def _send(self) -> None:

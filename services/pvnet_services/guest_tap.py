@@ -22,7 +22,10 @@ from pvnet.vbus.venet_north import VenetNorth
 from pvnet.vbus.vnet_header import VnetHeaders
 
 _BURST: Final = 64
-"""Frames read per wake."""
+"""Most frames read per wake."""
+_PROBE_EVERY: Final = 8
+"""After so many wakes with as many frames as were looked for, twice as many are looked for: to find that there is no
+other frame costs as much as a frame."""
 
 
 class GuestTap:
@@ -37,6 +40,8 @@ class GuestTap:
         self._header = memoryview(bytearray(VNET_HEADER_BYTES))
         self._loop = asyncio.get_running_loop()
         self._reading = False
+        self._burst = 1
+        self._full_bursts = 0
 
     def use(self, venet: VenetNorth, turn: Callable[[], None]) -> None:
         """Carry frames of this venet from now on."""
@@ -79,7 +84,8 @@ class GuestTap:
         if venet is None:
             self._pause()
             return
-        buffers = venet.tx_buffers(_BURST)
+        burst = self._burst
+        buffers = venet.tx_buffers(burst)
         if not buffers:
             self.counters["tx_full"] += 1
             self._pause()
@@ -101,6 +107,12 @@ class GuestTap:
                 continue
             if size > VNET_HEADER_BYTES + ETHERNET_HEADER:
                 frames.append((number, size - VNET_HEADER_BYTES, offload))
+        else:
+            self._full_bursts += 1
+        if len(frames) < len(buffers):
+            self._burst, self._full_bursts = max(1, len(frames)), 0
+        elif self._full_bursts >= _PROBE_EVERY and burst < _BURST:
+            self._burst, self._full_bursts = 2 * burst, 0
         if frames:
             venet.commit(frames)
             self._turn()

@@ -139,8 +139,16 @@ class Attachment:
         self.driver.feed(event)
 
     def run(self) -> None:
-        """Carry out now what a driver has done between two inputs (a frame was sent)."""
+        """Carry out now what a driver has done between two inputs."""
         self.driver.feed(Tick())
+
+    def sent(self) -> None:
+        """A driver has sent something between two inputs: where the arena is kept in two copies it has to be shipped.
+
+        In shared memory the signal's own bell has rung already, or ``on_ready`` has asked for a turn.
+        """
+        if self._mirror is not None:
+            self.driver.feed(Tick())
 
     def _wants_turn(self) -> None:
         self._loop.call_soon(self.run)
@@ -179,6 +187,7 @@ class Attachment:
             case io.SignalOpened(cookie, _):
                 self._open_signal(cookie)
             case io.SignalClosed(cookie):
+                self.machine.signals.use_bell(cookie, None)
                 close_pair(self._signals.pop(cookie, ()))
             case BridgeUp(capabilities):
                 memory = "shared" if self.is_shared else "mirror"
@@ -223,6 +232,7 @@ class Attachment:
         if self._endpoint.share(BRIDGE, SIGNAL_LABEL, NUMBER.pack(cookie), [pair[0].fd, pair[1].fd]):
             self._signals[cookie] = pair
             pair[1].listen(partial(self.feed, io.SignalRang(cookie)))
+            self.machine.signals.use_bell(cookie, pair[0].ring)
             pair[0].ring()  # before the host listens a ring would wait there; this one finds what was missed
         else:
             close_pair(pair)  # the path has just broken: its doorbell goes as a message

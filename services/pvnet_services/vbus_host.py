@@ -163,7 +163,7 @@ class VbusClient:
         pair = adopt_pair(fds)
         self._signals[cookie] = pair
         pair[0].listen(partial(self.feed, io.SignalRang(cookie)))
-        self.feed(io.SignalBound(cookie))
+        self.feed(io.SignalBound(cookie, pair[1].ring))
 
     # --- out ---------------------------------------------------------------------------------------------------------
 
@@ -215,6 +215,10 @@ class VbusClient:
         for pair in self._signals.values():
             close_pair(pair)
         self._signals.clear()
+        # Client, machine and driver refer to each other; the memory must not wait until the collector finds them.
+        self.machine.arena.close()
+        self._memory = bytearray()
+        self._mirror = None
 
     def shown(self) -> dict[str, object]:
         """Numbers for ``show_status``."""

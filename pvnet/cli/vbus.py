@@ -46,13 +46,17 @@ def settings(texts: list[str] | None) -> dict[str, str]:
 
 
 def _bus_lines(bus: dict[str, Any]) -> list[str]:
-    members = ", ".join(f"{m['name']}{'' if m['connected'] else ' (not connected)'}" for m in bus["members"])
+    members = ", ".join(f"{m['name']} ({_memory(m)})" for m in bus["members"])
     lines = [f"bus {bus['name']}: members {members or 'none'}"]
     rows = [
         (f"  {d['id']}", d["name"], d["class"], d["type"], _state(d), _attributes(d["attributes"]))
         for d in bus["devices"]
     ]
     return lines + columns([("  ID", "DEVICE", "CLASS", "TYPE", "STATE", "ATTRIBUTES"), *rows] if rows else [])
+
+
+def _memory(member: dict[str, Any]) -> str:
+    return f"{member['memory']} memory" if member["connected"] and member["memory"] else "not connected"
 
 
 def _state(device: dict[str, Any]) -> str:
@@ -177,7 +181,7 @@ def members(
         say_json(found)
         return
     for member in found:
-        say(f"{member['name']}{'' if member['connected'] else ' (not connected)'}")
+        say(f"{member['name']} ({_memory(member)})")
 
 
 # --- devices ----------------------------------------------------------------------------------------------------------

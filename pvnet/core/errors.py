@@ -6,6 +6,7 @@
     ├── LocalError            our own side was used wrongly (a bug in the calling program)
     ├── WireError             bytes that do not decode: offset, what was expected
     ├── ConfigError           a topology, option or argument is wrong           (exit code 2)
+    │   └── UnavailableError  what it asks for is not to be had on this machine, or not with our rights
     ├── UnreachableError      the lab, broker or a peer cannot be reached       (exit code 3)
     │   ├── PeerDiedError     the peer's incarnation ended before it answered
     │   └── DeadlineError     no answer within the deadline
@@ -49,6 +50,10 @@ class ConfigError(PvnetError):
     """A configuration value is wrong: ``where`` (file, line or field), what is there, what was expected."""
 
     exit_code = 2
+
+
+class UnavailableError(ConfigError):
+    """The machine does not have what a configuration asks for, or our rights do not reach; says what would help."""
 
 
 class UnreachableError(PvnetError):

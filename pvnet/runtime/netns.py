@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from pvnet.core.errors import ConfigError
+from pvnet.core.errors import ConfigError, UnavailableError
 
 NAMESPACES: Final = Path("/run/netns")
 """Where ``ip netns add`` keeps them."""
@@ -31,7 +31,8 @@ def entered(namespace: str | None) -> Iterator[None]:
     """Do something inside ``namespace`` (``None``: where we are).  No ``await`` in between.
 
     Raises:
-        ConfigError: no such namespace, or not permitted.
+        UnavailableError: not permitted.
+        ConfigError: no such namespace.
     """
     if namespace is None:
         yield
@@ -63,5 +64,5 @@ def _enter(fd: int, what: str) -> None:
         return
     number = ctypes.get_errno()
     if number == errno.EPERM:
-        raise ConfigError(f"network namespace {what!r}: entering needs root or CAP_SYS_ADMIN")
+        raise UnavailableError(f"network namespace {what!r}: entering needs root or CAP_SYS_ADMIN")
     raise ConfigError(f"network namespace {what!r}: {os.strerror(number)}")

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import Final
 
-from pvnet.core.errors import ConfigError
+from pvnet.core.errors import ConfigError, UnavailableError
 from pvnet.runtime.netns import entered
 
 VNET_HEADER_BYTES: Final = 10
@@ -83,7 +83,8 @@ class Tap:
         """Open, and make and set up the interface as the options say; blocks for some milliseconds.
 
         Raises:
-            ConfigError: it cannot be had, with the reason and what would help.
+            UnavailableError: not with our rights, or the machine has no TAPs; with what would help.
+            ConfigError: it cannot be had for another reason.
         """
         if not _NAME.fullmatch(options.name) or options.name in (".", ".."):
             raise ConfigError(f"TAP {options.name!r}: a name has 1 to 15 letters, digits or . _ -")
@@ -110,8 +111,8 @@ class Tap:
             fd = os.open(_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             if error.errno in (errno.EPERM, errno.EACCES):
-                raise ConfigError(f"TAP {name}: {_DEVICE} may not be opened: {NOT_PERMITTED}") from None
-            raise ConfigError(
+                raise UnavailableError(f"TAP {name}: {_DEVICE} may not be opened: {NOT_PERMITTED}") from None
+            raise UnavailableError(
                 f"TAP {name}: {_DEVICE}: {error.strerror}; the kernel module 'tun' is needed (modprobe tun)"
             ) from None
         try:
@@ -121,7 +122,7 @@ class Tap:
             fcntl.ioctl(fd, _TUNSETOFFLOAD, _TUN_F_CSUM_TSO4_TSO6_ECN if options.offloads else 0)
         except OSError as error:
             os.close(fd)
-            raise ConfigError(f"TAP {name}: {_why(error)}") from None
+            raise _problem(error)(f"TAP {name}: {_why(error)}") from None
         return fd
 
     def fileno(self) -> int:
@@ -174,6 +175,10 @@ def _parsed(address: str, name: str) -> IPv4Interface | IPv6Interface:
         return ip_interface(address)
     except ValueError:
         raise ConfigError(f"TAP {name}: address {address!r}: expected for example 10.0.0.1/24 or fd00::1/64") from None
+
+
+def _problem(error: OSError) -> type[ConfigError]:
+    return UnavailableError if error.errno in (errno.EPERM, errno.EACCES) else ConfigError
 
 
 def _why(error: OSError) -> str:
@@ -230,7 +235,7 @@ def _set_up(control: socket.socket, options: TapOptions, addresses: list[IPv4Int
             _ioctl(control, _SIOCSIFFLAGS, _ifreq(name, struct.pack("=H", flags | _IFF_UP)))
     except OSError as error:
         what = f"not permitted: {NOT_PERMITTED}" if error.errno in (errno.EPERM, errno.EACCES) else error.strerror
-        raise ConfigError(f"TAP {name}: {doing}: {what}") from None
+        raise _problem(error)(f"TAP {name}: {doing}: {what}") from None
 
 
 def _add_address(control: socket.socket, name: str, address: IPv4Interface | IPv6Interface) -> None:

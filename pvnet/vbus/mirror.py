@@ -18,14 +18,16 @@ Spec: vbus 1 (R1, R4), 2 (memory context by copies), 5.2.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from pvnet.core.errors import LocalError
 from pvnet.papr.errno import EFAULT
 from pvnet.vbus.errors import VbusError
 
+Bytes: TypeAlias = npt.NDArray[np.uint8]
 _BLOCK: Final = 4096
 
 
@@ -101,6 +103,12 @@ class Mirror:
             end = offset + len(data)
             self.view[offset:end] = data
             self._known[offset:end] = self._now[offset:end]
+
+    def store_where(self, mask: Bytes, data: Bytes) -> None:
+        """Store the bytes of ``data`` at all places where ``mask`` is not 0; both are as long as the arena."""
+        where = mask.view(np.bool_)
+        self._now[where] = data[where]
+        self._known[where] = data[where]
 
 
 def _append(runs: list[Run], offset: int, data: bytes) -> None:

@@ -153,7 +153,16 @@ class SouthSignals:
         return signal
 
     def announce(self, signal: HostSignal) -> None:
-        """DEVSHM has succeeded: the client knows the signal from now on."""
+        """DEVSHM has succeeded: the client knows the signal from now on.
+
+        A client that uses a cookie twice loses the eventfds of the first one, which goes by events from now on.
+        """
+        twin = self._by_cookie.get(signal.cookie)
+        if twin is not None:
+            twin.direct = False
+            twin.bell = None
+            self._counters["bad_cookie"] += 1
+            self._emit(SignalClosed(signal.cookie))
         self._by_cookie[signal.cookie] = signal
         self._emit(SignalOpened(signal.cookie, signal.handle))
 

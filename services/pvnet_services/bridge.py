@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 from pvnet.core.errors import ConfigError, PvnetError
 from pvnet.core.machine import Note
@@ -142,7 +143,7 @@ class BridgeNode:
         registry = self.host.registry
         match admin.verb:
             case VbusAdmin.SHOW:
-                return registry.bus(admin.bus).shown() if admin.bus else registry.shown()
+                return self._shown(admin.bus)
             case VbusAdmin.CLASSES:
                 return registry.shown_classes()
             case VbusAdmin.BUS_CREATE:
@@ -168,6 +169,15 @@ class BridgeNode:
             case verb:
                 raise ConfigError(f"unknown vbus verb {verb}")
         return registry.shown_device(admin.device) if admin.device and admin.verb != VbusAdmin.DEVICE_REMOVE else None
+
+    def _shown(self, bus: str) -> dict[str, Any]:
+        """Everything, or one bus; of members also how they reach the host's side of their rings."""
+        shown: dict[str, Any] = self.host.registry.bus(bus).shown() if bus else self.host.registry.shown()
+        for each in [shown] if bus else shown["buses"]:
+            for member in each["members"]:
+                client = self.host.clients.get(member["name"])
+                member["memory"] = None if client is None else "shared" if client.is_shared else "mirror"
+        return shown
 
     async def _change_port(self, envelope: Envelope) -> None:
         admin = envelope.management.switch

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from ipaddress import IPv4Interface
 
-from pvnet.core.errors import ConfigError, PvnetError, RefusedError
+from pvnet.core.errors import ConfigError, PvnetError, RefusedError, UnavailableError
 from pvnet.core.machine import Note
 from pvnet.pb.v1.management_pb2 import NetPing, VbusDevcall
 from pvnet.runtime.endpoint import Endpoint
@@ -29,7 +29,8 @@ from pvnet_services.vbus_guest import VbusGuest
 _PAGE = 4096
 _EXTRA_BYTES = 1 << 18
 """For the bridge's own structures, and for devices that the topology does not have."""
-_PAGES_OF_RECEIVE = 64
+_PAGES_OF_RECEIVE = 16
+"""Few enough to stay in a processor's cache as they go round."""
 _PAGE_BYTES = 65536
 _BUFFERS_COPIED = 32
 """Buffers of each direction where the arena is kept in two copies: every look for changes costs its size."""
@@ -102,10 +103,10 @@ class GuestNet:
         return -(-needed // _PAGE) * _PAGE
 
     def open_taps(self) -> None:
-        """Make the TAPs.
+        """Make the TAPs; where that is not permitted, say so: the built-in stack takes their place.
 
         Raises:
-            ConfigError: one cannot be had.
+            ConfigError: one cannot be had for another reason.
         """
         for number, each in enumerate(self.configured):
             config = each.config
@@ -122,6 +123,9 @@ class GuestNet:
                         addresses=() if config.address is None else (config.address,),
                     )
                 )
+            except UnavailableError as error:
+                self._endpoint.note(Note("tap_unavailable", (("venet", number), ("reason", str(error))), "warning"))
+                continue
             except ConfigError as error:
                 raise ConfigError(f"{self._endpoint.name}: venet[{number}]: {error}") from None
             each.tap = GuestTap(tap)

@@ -42,6 +42,7 @@ from pvnet.vbus.layout import Doorbell as Register
 from pvnet.vbus.mirror import Mirror
 from pvnet.vbus.south import VbusSouth
 from pvnet.vbus.south_io import SouthInput, SouthOutput
+from pvnet_services.note_limit import NoteLimit
 from pvnet_services.vbus_mirror import MirrorLink
 
 ARENA_LABEL: Final = "vbus-arena"
@@ -53,6 +54,8 @@ DEVICES_GROUP: Final = "pvnet.devices"
 """Entry points of device classes."""
 _ARENA_MIN: Final = 4096
 _ARENA_MAX: Final = 1 << 30
+_COPY_MAX: Final = 1 << 25
+"""Largest arena of which copies are kept: each look for changes reads all of it, while everybody else waits."""
 _ARENA_FDS: Final = 3
 _SIGNAL_FDS: Final = 2
 
@@ -197,7 +200,7 @@ class VbusClient:
                 self._opened.discard(cookie)
                 close_pair(self._signals.pop(cookie, ()))
             case Note():
-                self._host.endpoint.note(output)
+                self._host.note(self.name, output)
             case _:
                 assert_never(output)
 
@@ -240,6 +243,7 @@ class VbusHost:
         self.registry = BusRegistry(classes)
         self.clients: dict[str, VbusClient] = {}
         self._offers: dict[str, _Offer] = {}
+        self._limits: dict[str, NoteLimit] = {}
         self._waiting: dict[VbusClient, None] = {}
         self._later = False
         endpoint.on("vbus_attach", self._attach)
@@ -262,6 +266,13 @@ class VbusHost:
         envelope = Envelope()
         envelope.vbus_update.SetInParent()
         self.endpoint.post(node, envelope)
+
+    def note(self, client: str, note: Note) -> None:
+        """Something that a log should have; a client cannot fill it."""
+        limit = self._limits.get(client)
+        if limit is None:
+            limit = self._limits[client] = NoteLimit(self.endpoint, asyncio.get_running_loop().time)
+        limit.note(note)
 
     # --- turns -------------------------------------------------------------------------------------------------------
 
@@ -292,7 +303,7 @@ class VbusHost:
         try:
             result = self._attach_with(envelope, offer)
         except PvnetError as error:
-            self.endpoint.note(Note("attach_refused", (("client", name), ("reason", str(error))), "warning"))
+            self.note(name, _bad("attach_refused", name, error))
             result = -(error.errno if isinstance(error, VbusError) else EINVAL)
         finally:
             if offer is not None:
@@ -303,7 +314,8 @@ class VbusHost:
 
     def _attach_with(self, envelope: Envelope, offer: _Offer | None) -> int:
         body, name = envelope.vbus_attach, envelope.source
-        if not _ARENA_MIN <= body.bytes <= _ARENA_MAX or not 0 < body.base < 1 << 62 or body.base % _ARENA_MIN:
+        most = _ARENA_MAX if body.shared else _COPY_MAX
+        if not _ARENA_MIN <= body.bytes <= most or not 0 < body.base < 1 << 62 or body.base % _ARENA_MIN:
             raise VbusError(EINVAL, f"arena of {body.bytes} bytes at {body.base:#x}")
         try:
             self.registry.bus_of(name)
@@ -328,8 +340,7 @@ class VbusHost:
         try:
             handle(client, envelope)
         except VbusError as error:
-            self.endpoint.counters["vbus_bad_message"] += 1
-            self.endpoint.note(Note("vbus_bad_message", (("client", client.name), ("reason", str(error))), "warning"))
+            self.note(client.name, _bad("vbus_bad_message", client.name, error))
             if envelope.correlation:
                 self.endpoint.refuse(envelope, str(error))
 
@@ -352,12 +363,16 @@ class VbusHost:
         try:
             client.bind(NUMBER.unpack(body)[0], fds)
         except PvnetError as error:
-            self.endpoint.note(Note("vbus_bad_share", (("client", source), ("reason", str(error))), "warning"))
+            self.note(source, _bad("vbus_bad_share", source, error))
 
     # --- the end of a client -----------------------------------------------------------------------------------------
 
     def _peer_down(self, event: PeerDown) -> None:
         self._end(event.node)
+        try:
+            self.registry.bus_of(event.node)  # a member may come back, and again; its limit does not begin anew then
+        except VbusError:
+            self._limits.pop(event.node, None)
         offer = self._offers.pop(event.node, None)
         if offer is not None:
             close_all(offer.fds)
@@ -368,6 +383,10 @@ class VbusHost:
             client.end()
             self._waiting.pop(client, None)
             self.give_turns()
+
+
+def _bad(event: str, client: str, error: PvnetError) -> Note:
+    return Note(event, (("client", client), ("reason", str(error))), "warning")
 
 
 def adopt_pair(fds: list[int]) -> tuple[EventFd, EventFd]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from pvnet.papr.errno import EFAULT
+import numpy as np
+
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.vbus_pb2 import VbusWrite
-from pvnet.vbus.errors import VbusError
 from pvnet.vbus.mirror import Mirror, Run
 
 MESSAGE_BYTES: Final = 64 * 1024
@@ -37,8 +37,7 @@ class MirrorLink:
         self._mirror = mirror
         self._base = base
         self._post = post
-        self._early: list[Run] = []
-        self._early_bytes = 0
+        self._early: _Early | None = None
 
     def fill(self, writes: Writes) -> None:
         """Put everything changed here since the last time into a message that is sent next."""
@@ -68,20 +67,39 @@ class MirrorLink:
         """Store what the other side has changed, unless ``more`` of it comes; whether anything was stored.
 
         Raises:
-            VbusError: EFAULT, it does not lie in the arena, or is more than the arena holds.
+            VbusError: EFAULT, something does not lie in the arena; nothing of this message is stored.
         """
-        for write in writes:
-            run = Run(write.address - self._base, write.data)
+        runs = [Run(write.address - self._base, write.data) for write in writes]
+        for run in runs:
             self._mirror.check(run.offset, len(run.data))
-            self._early_bytes += len(run.data) + 1
-            if self._early_bytes > 2 * self._mirror.size + MESSAGE_BYTES:
-                raise VbusError(EFAULT, "more changed bytes than the arena has")
-            self._early.append(run)
-        if more or not self._early:
-            return False
-        runs, self._early, self._early_bytes = self._early, [], 0
+        if more or self._early is not None:
+            if runs and self._early is None:
+                self._early = _Early(self._mirror.size)
+            if self._early is None:
+                return False
+            self._early.add(runs)
+            if more:
+                return False
+            early, self._early = self._early, None
+            self._mirror.store_where(early.mask, early.data)
+            return True
         self._mirror.store(runs)
-        return True
+        return bool(runs)
+
+
+class _Early:
+    """What came early, until the rest has come: twice the size of the arena, however long a peer goes on with it."""
+
+    def __init__(self, size: int) -> None:
+        self.data = np.zeros(size, dtype=np.uint8)
+        self.mask = np.zeros(size, dtype=np.uint8)
+
+    def add(self, runs: list[Run]) -> None:
+        """Take checked runs; later ones win."""
+        for offset, data in runs:
+            end = offset + len(data)
+            self.data[offset:end] = np.frombuffer(data, dtype=np.uint8)
+            self.mask[offset:end] = 1
 
 
 def _parts(runs: list[Run]) -> Iterable[list[Run]]:

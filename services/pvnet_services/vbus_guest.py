@@ -16,7 +16,7 @@ from functools import partial
 from mmap import mmap
 from typing import Final, Protocol, assert_never
 
-from pvnet.core.errors import PvnetError
+from pvnet.core.errors import ConfigError, PvnetError
 from pvnet.core.machine import Note, Tick
 from pvnet.papr.errno import EIO, ENOENT, EPERM
 from pvnet.pb.v1.envelope_pb2 import Envelope
@@ -47,11 +47,14 @@ from pvnet.vbus.north_io import (
     Start,
     Stop,
 )
+from pvnet_services.note_limit import NoteLimit
 from pvnet_services.vbus_host import ARENA_LABEL, NUMBER, SIGNAL_LABEL, close_pair
 from pvnet_services.vbus_mirror import MirrorLink
 
 _CALL_TIMEOUT_S: Final = 30.0
 _PATH_TIMEOUT_S: Final = 5.0
+_PAUSE_S: Final = 0.05
+"""Between two attempts to attach."""
 
 
 class DriverMaker(Protocol):
@@ -81,9 +84,15 @@ class Attachment:
         *,
         shared: bool,
         ended: Callable[[], None],
+        note: Callable[[Note], None] | None = None,
     ) -> None:
+        self.accepted = False
+        """The host has said yes."""
         self._endpoint = endpoint
         self._ended = ended
+        self._note = note if note is not None else endpoint.note
+        self.is_shared = shared
+        """Whether both sides work on the same bytes."""
         self._memory: mmap | bytearray
         self._fd = -1
         self._mirror: MirrorLink | None = None
@@ -93,8 +102,12 @@ class Attachment:
         self._loop = asyncio.get_running_loop()
         self.down = asyncio.Event()
         if shared:
-            self._memory, self._fd = create_sealed(size, f"{endpoint.name}-vbus")
-            self._kick, self._irq = EventFd(), EventFd()
+            self._kick, self._irq = _two_eventfds()
+            try:
+                self._memory, self._fd = create_sealed(size, f"{endpoint.name}-vbus")
+            except BaseException:
+                close_pair((self._kick, self._irq))
+                raise
             view = memoryview(self._memory)
         else:
             self._memory = bytearray(size)
@@ -105,11 +118,6 @@ class Attachment:
             self.arena, ArenaAllocator(DEFAULT_BASE, size), drivers, full_fence, on_ready=self._wants_turn
         )
         self.driver = Driver[NorthInput, NorthOutput](self.machine, self._carry_out, self._settled)
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether both sides work on the same bytes."""
-        return self._mirror is None
 
     async def attach(self, number: int) -> int:
         """Offer the arena; returns 0 or -errno, and the bridge comes up by itself after 0.
@@ -127,8 +135,11 @@ class Attachment:
             body.shared = number
             self._irq.listen(partial(self.feed, io.Interrupt(0)))
         reply = await self._endpoint.call(BRIDGE, envelope, _CALL_TIMEOUT_S, wait_for_peer=False)
+        if reply.WhichOneof("body") != "vbus_reply":
+            return -EIO
         result = reply.vbus_reply.result
         if not result:
+            self.accepted = True
             self.feed(Start())
         return result
 
@@ -167,7 +178,7 @@ class Attachment:
             if self._mirror is not None and self._mirror.take(writes, more=more):
                 self.feed(io.MemoryChanged())
         except VbusError as error:
-            self._endpoint.note(Note("vbus_bad_message", (("reason", str(error)),), "warning"))
+            self._note(Note("vbus_bad_message", (("reason", str(error)),), "warning"))
 
     # --- out ---------------------------------------------------------------------------------------------------------
 
@@ -191,20 +202,20 @@ class Attachment:
                 close_pair(self._signals.pop(cookie, ()))
             case BridgeUp(capabilities):
                 memory = "shared" if self.is_shared else "mirror"
-                self._endpoint.note(Note("vbus_up", (("memory", memory), ("capabilities", capabilities)), "info"))
+                self._note(Note("vbus_up", (("memory", memory), ("capabilities", capabilities)), "info"))
             case BridgeDown(reason):
-                self._endpoint.note(Note("vbus_down", (("reason", reason),), "info"))
+                self._note(Note("vbus_down", (("reason", reason),), "info"))
                 self.down.set()
             case DeviceBound(device, kind) | DeviceUnbound(device, kind):
                 what = "device_bound" if isinstance(output, DeviceBound) else "device_unbound"
-                self._endpoint.note(Note(what, (("device", device), ("type", kind)), "info"))
+                self._note(Note(what, (("device", device), ("type", kind)), "info"))
             case Note():
-                self._endpoint.note(output)
+                self._note(output)
             case _:
                 assert_never(output)
 
     def _returned(self, tag: int, result: Envelope | PvnetError) -> None:
-        if isinstance(result, PvnetError):
+        if isinstance(result, PvnetError) or result.WhichOneof("body") != "vbus_reply":
             self.feed(io.BridgeResult(tag, -EIO))
             return
         self._store(result.vbus_reply.writes)
@@ -228,7 +239,10 @@ class Attachment:
         """Give a signal eventfds of its own, where descriptors can be passed."""
         if self._mirror is not None:
             return
-        pair = (EventFd(), EventFd())
+        try:
+            pair = _two_eventfds()
+        except ConfigError:
+            return  # no descriptors left: its doorbell goes as a message
         if self._endpoint.share(BRIDGE, SIGNAL_LABEL, NUMBER.pack(cookie), [pair[0].fd, pair[1].fd]):
             self._signals[cookie] = pair
             pair[1].listen(partial(self.feed, io.SignalRang(cookie)))
@@ -262,6 +276,10 @@ class Attachment:
             close_all([self._fd])
             self._fd = -1
         self._ended()
+        # Machine, driver and drivers refer to each other; the memory must not wait until the collector finds them.
+        self.arena.close()
+        self._memory = bytearray()
+        self._mirror = None
 
     def shown(self) -> dict[str, object]:
         """Numbers for ``show_status``."""
@@ -271,6 +289,17 @@ class Attachment:
             "direct_signals": len(self._signals),
             "arena_used": self.machine.allocator.used,
         }
+
+
+def _two_eventfds() -> tuple[EventFd, EventFd]:
+    """Two new doorbells; ConfigError when there are no descriptors left."""
+    fds: list[EventFd] = []
+    try:
+        fds.append(EventFd())
+        return fds[0], EventFd()
+    except OSError as error:
+        close_pair(fds)
+        raise ConfigError(f"eventfd: {error.strerror}") from None
 
 
 class VbusGuest:
@@ -286,7 +315,11 @@ class VbusGuest:
         self._ended = ended
         self._host = 0
         """Incarnation of the host that we are attached to, or attaching to."""
-        self._number = 0
+        self._wishes = 0
+        """Counts what asks for a new attachment: a host has come, or we have become a member of a bus."""
+        self._attaching: asyncio.Task[None] | None = None
+        self._stopped = False
+        self._limit = NoteLimit(endpoint, lambda: asyncio.get_running_loop().time())
         self._settled = asyncio.Event()
         endpoint.on("vbus_irq", self._irq)
         endpoint.on("vbus_update", self._update)
@@ -302,6 +335,9 @@ class VbusGuest:
 
     async def stop(self, timeout: float) -> None:
         """Leave in good order."""
+        self._stopped = True
+        if self._attaching is not None:
+            self._attaching.cancel()
         if self.attachment is not None:
             await self.attachment.leave(timeout)
             self._drop()
@@ -322,15 +358,29 @@ class VbusGuest:
             attachment.end()
 
     def _attach_soon(self) -> None:
-        self._number += 1
-        self._endpoint.spawn(self._attach(self._number), "vbus-attach")
+        """Attach, or once more after the attempt that is under way: whatever a host says, there is one at a time."""
+        self._wishes += 1
+        if not self._stopped and (self._attaching is None or self._attaching.done()):
+            self._attaching = self._endpoint.spawn(self._fulfil(), "vbus-attach")
 
-    async def _attach(self, number: int) -> None:
+    async def _fulfil(self) -> None:
+        done = 0
+        while done != self._wishes:
+            if done:
+                await asyncio.sleep(_PAUSE_S)
+            done = self._wishes
+            try:
+                await self._attach(done)
+            finally:
+                if done == self._wishes:
+                    self._settled.set()
+
+    async def _attach(self, wish: int) -> None:
         """Attach; with shared memory where it can be, else with a copy."""
         direct = await self._endpoint.settle_path(BRIDGE, _PATH_TIMEOUT_S)
         try:
             for shared in (True, False) if direct else (False,):
-                if self._number != number:
+                if self._wishes != wish:
                     return
                 self._drop()
                 attachment = self.attachment = Attachment(
@@ -339,23 +389,21 @@ class VbusGuest:
                     self._make_drivers(shared=shared),
                     shared=shared,
                     ended=self._ended,
+                    note=self._limit.note,
                 )
-                result = await attachment.attach(number)
+                result = await attachment.attach(wish)
                 if result == -ENOENT and shared:
                     continue
                 if result:
                     level = "debug" if result == -EPERM else "warning"
-                    self._endpoint.note(Note("vbus_attach_refused", (("result", result),), level))
+                    self._limit.note(Note("vbus_attach_refused", (("result", result),), level))
                     if self.attachment is attachment:
                         self._drop()
                 return
         except PvnetError as error:
-            self._endpoint.note(Note("vbus_attach_failed", (("reason", str(error)),), "warning"))
-            if self._number == number:
+            self._limit.note(Note("vbus_attach_failed", (("reason", str(error)),), "warning"))
+            if self._wishes == wish:
                 self._drop()
-        finally:
-            if self._number == number:
-                self._settled.set()
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
@@ -366,10 +414,11 @@ class VbusGuest:
     def _update(self, envelope: Envelope) -> None:
         if not self._from_host(envelope):
             return
-        if self.attachment is not None:
-            self.attachment.update(envelope)
+        attachment = self.attachment
+        if attachment is not None and (attachment.accepted or envelope.vbus_update.writes):
+            attachment.update(envelope)
         elif self._host:
-            self._attach_soon()  # we have become a member of a bus
+            self._attach_soon()  # we have become a member of a bus, perhaps just after the host has refused us
 
     def _from_host(self, envelope: Envelope) -> bool:
         if envelope.source == BRIDGE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections import deque
 
 import pytest
@@ -78,11 +79,44 @@ def test_what_lies_outside_is_refused() -> None:
 def test_a_peer_cannot_make_us_keep_without_end() -> None:
     one = Side(4096)
     message = Envelope()
-    message.vbus_update.writes.add(address=BASE, data=bytes(4096))
-
-    def send_for_ever() -> None:
-        for _ in range(1000):
+    for at in range(0, 4096, 2):
+        message.vbus_update.writes.add(address=BASE + at, data=b"x")
+    empty = Envelope()
+    for _ in range(2048):
+        empty.vbus_update.writes.add(address=BASE)
+    one.link.take(message.vbus_update.writes, more=True)
+    tracemalloc.start()
+    try:
+        for _ in range(50):
             one.link.take(message.vbus_update.writes, more=True)
+            one.link.take(empty.vbus_update.writes, more=True)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 4 * 4096
+    assert not any(one.view)
+    assert one.link.take((), more=False), "the end of it"
+    assert bytes(one.view) == b"x\0" * 2048
 
-    with pytest.raises(VbusError, match="more changed bytes"):
-        send_for_ever()
+
+def test_of_changes_that_come_early_the_later_ones_win() -> None:
+    one = Side(4096)
+    for address, data, more in ((BASE, b"abcd", True), (BASE + 2, b"xy", True), (BASE + 3, b"z", False)):
+        message = Envelope()
+        message.vbus_update.writes.add(address=address, data=data)
+        assert one.link.take(message.vbus_update.writes, more=more) is not more
+    assert bytes(one.view[:6]) == b"abxz\0\0"
+    one.link.flush()
+    assert not one.sent, "what the other side wrote is not sent back"
+
+
+def test_a_message_with_something_outside_stores_nothing() -> None:
+    one = Side(4096)
+    message = Envelope()
+    message.vbus_update.writes.add(address=BASE, data=b"abc")
+    message.vbus_update.writes.add(address=BASE + 4095, data=b"ab")
+    for more in (False, True):
+        with pytest.raises(VbusError, match="EFAULT"):
+            one.link.take(message.vbus_update.writes, more=more)
+    assert not one.link.take((), more=False)
+    assert not any(one.view)

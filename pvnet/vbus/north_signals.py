@@ -13,17 +13,16 @@ Spec: vbus 4.4, A10, A11.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from pvnet.core.errors import PvnetError
 from pvnet.core.machine import Counters
 from pvnet.papr.errno import ENOSPC
 from pvnet.vbus.bridge_io import Doorbell, SignalClosed, SignalOpened
 from pvnet.vbus.device import Signal
 from pvnet.vbus.errors import VbusError
 from pvnet.vbus.layout import Doorbell as Register
+from pvnet.vbus.wakeups import Wakeups
 
 _GENERATIONS: Final = 0xFFFFFFFF
 
@@ -77,6 +76,11 @@ class DriverSignal:
     def references(self) -> int:
         """Device's list, host, driver."""
         return self.listed + self.with_host + self.with_driver
+
+    @property
+    def awake(self) -> bool:
+        """Whether it may be woken."""
+        return self.live
 
     def inject(self) -> None:
         """Tell the host to look; before DEVSHM has succeeded it is remembered."""
@@ -138,8 +142,13 @@ class NorthSignals:
         self._free: list[int] = []
         self._generation: dict[int, int] = {}
         self._table: dict[int, DriverSignal] = {}
-        self._rung: OrderedDict[DriverSignal, bool] = OrderedDict()
-        self._suspects: set[DriverSignal] = set()
+        self._wakeups: Wakeups[DriverSignal] = Wakeups(counters, ready)
+        self.rung = self._wakeups.rang
+        """Look at a signal's shared bytes soon."""
+        self.polled = self._wakeups.poll
+        """Call a signal's driver soon, whatever the bytes say."""
+        self.run = self._wakeups.run
+        """Wake up to ``budget`` drivers, oldest mark first."""
 
     def __len__(self) -> int:
         return len(self._table)
@@ -147,7 +156,7 @@ class NorthSignals:
     @property
     def busy(self) -> bool:
         """Whether :meth:`run` has something to do."""
-        return bool(self._rung)
+        return self._wakeups.busy
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -223,8 +232,7 @@ class NorthSignals:
         signal.ended = True
         if signal.live:
             signal.live = False
-            self._rung.pop(signal, None)
-            self._suspects.discard(signal)
+            self._wakeups.forget(signal)
             if signal.known:
                 self._emit(SignalClosed(signal.cookie))
 
@@ -260,41 +268,6 @@ class NorthSignals:
             self._counters["notify"] += 1
             self.rung(signal)
 
-    def rung(self, signal: DriverSignal) -> None:
-        """Look at the shared bytes soon."""
-        self._suspects.discard(signal)
-        if signal.live and signal not in self._rung:
-            self._rung[signal] = False
-            self._ready()
-
-    def polled(self, signal: DriverSignal) -> None:
-        """Call the driver soon, whatever the bytes say."""
-        if signal.live:
-            self._rung[signal] = True
-            self._ready()
-
-    def run(self, budget: int, fault: Callable[[DriverSignal, PvnetError], None]) -> None:
-        """Wake up to ``budget`` drivers, oldest mark first."""
-        for _ in range(min(budget, len(self._rung))):
-            signal, polled = self._rung.popitem(last=False)
-            try:
-                if polled:
-                    signal.on_wakeup()
-                elif signal.shm.wakeup(signal.on_wakeup):
-                    self.rung(signal)
-            except PvnetError as error:
-                fault(signal, error)
-            if not self._rung:
-                return
-        if self._rung:
-            self._counters["budget_exhausted"] += 1
-
     def recheck(self) -> None:
-        """Rescue poll: what waited at the last poll too, and nobody has rung since, is looked at and counted."""
-        waiting = {s for s in self._table.values() if s.live and s not in self._rung and s.shm.recheck()}
-        found = waiting & self._suspects
-        for signal in found:
-            signal.shm.counters.rescues += 1
-            self._counters["lost_wakeup_rescues"] += 1
-            self.rung(signal)
-        self._suspects = waiting - found
+        """Rescue poll."""
+        self._wakeups.recheck(self._table.values())

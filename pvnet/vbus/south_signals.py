@@ -15,11 +15,9 @@ Spec: vbus 2 (client rules), 4.4, 5.3, A12, A21, A32.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from pvnet.core.errors import PvnetError
 from pvnet.core.machine import Counters
 from pvnet.papr.errno import ENOSPC
 from pvnet.vbus.bridge_io import SignalClosed, SignalOpened, SignalRang
@@ -27,6 +25,7 @@ from pvnet.vbus.device import Signal
 from pvnet.vbus.errors import VbusError
 from pvnet.vbus.event_queue import QueuedEvent, SouthQueues
 from pvnet.vbus.layout import EventId
+from pvnet.vbus.wakeups import Wakeups
 
 LAST_HANDLE: Final = 0xFFFFFFFF
 
@@ -75,6 +74,11 @@ class HostSignal:
         """Map, device and waiting event; the object is gone at 0."""
         return self.mapped + self.held + (self.event.queue is not None)
 
+    @property
+    def awake(self) -> bool:
+        """Whether it may be woken."""
+        return self.mapped
+
     def inject(self) -> None:
         """Tell north to look; nothing happens when it did not ask to be told, or when the signal is closed."""
         if self.held and self.shm.inject():
@@ -121,8 +125,13 @@ class SouthSignals:
         self._by_handle: dict[int, HostSignal] = {}
         self._by_cookie: dict[int, HostSignal] = {}
         self._closing: list[HostSignal] = []
-        self._rung: OrderedDict[HostSignal, bool] = OrderedDict()
-        self._suspects: set[HostSignal] = set()
+        self._wakeups: Wakeups[HostSignal] = Wakeups(counters, ready)
+        self.rung = self._wakeups.rang
+        """Look at a signal's shared bytes soon."""
+        self.polled = self._wakeups.poll
+        """Call a signal's device soon, whatever the bytes say."""
+        self.run = self._wakeups.run
+        """Call up to ``budget`` devices whose signals are marked, oldest mark first."""
 
     def __len__(self) -> int:
         return len(self._by_handle)
@@ -130,7 +139,7 @@ class SouthSignals:
     @property
     def busy(self) -> bool:
         """Whether :meth:`run` has something to do."""
-        return bool(self._rung)
+        return self._wakeups.busy
 
     @property
     def alive(self) -> int:
@@ -176,8 +185,7 @@ class SouthSignals:
         """Nobody can ring it any more."""
         signal.mapped = False
         self._by_handle.pop(signal.handle, None)
-        self._rung.pop(signal, None)
-        self._suspects.discard(signal)
+        self._wakeups.forget(signal)
 
     def release(self, signal: HostSignal) -> None:
         """The device has let go, and it is unmapped: SHMCLOSE."""
@@ -244,49 +252,12 @@ class SouthSignals:
             self._counters["inject"] += 1
             self.rung(signal)
 
-    def rung(self, signal: HostSignal) -> None:
-        """Look at the shared bytes soon."""
-        self._suspects.discard(signal)
-        if signal.mapped and signal not in self._rung:
-            self._rung[signal] = False
-            self._ready()
-
     def memory_changed(self) -> None:
         """The client's stores have arrived as a copy: any signal may have been raised."""
         for signal in self._by_handle.values():
             signal.shm.mark()
             self.rung(signal)
 
-    def polled(self, signal: HostSignal) -> None:
-        """Call the device soon, whatever the bytes say."""
-        self._rung[signal] = True
-        self._ready()
-
-    def run(self, budget: int, fault: Callable[[HostSignal, PvnetError], None]) -> None:
-        """Call up to ``budget`` devices whose signals are marked, oldest mark first.
-
-        :param fault: told when a wakeup failed.
-        """
-        for _ in range(min(budget, len(self._rung))):
-            signal, polled = self._rung.popitem(last=False)
-            try:
-                if polled:
-                    signal.on_wakeup()
-                elif signal.shm.wakeup(signal.on_wakeup):
-                    self.rung(signal)
-            except PvnetError as error:
-                fault(signal, error)
-            if not self._rung:
-                return
-        if self._rung:
-            self._counters["budget_exhausted"] += 1
-
     def recheck(self) -> None:
-        """Rescue poll: what waited at the last poll too, and nobody has rung since, is looked at and counted."""
-        waiting = {s for s in self._by_handle.values() if s not in self._rung and s.shm.recheck()}
-        found = waiting & self._suspects
-        for signal in found:
-            signal.shm.counters.rescues += 1
-            self._counters["lost_wakeup_rescues"] += 1
-            self.rung(signal)
-        self._suspects = waiting - found
+        """Rescue poll."""
+        self._wakeups.recheck(self._by_handle.values())

@@ -12,26 +12,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import json
 import mmap
 import os
 import random
-import signal
 import struct
-import sys
 import threading
-import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-import uvloop
+from hostile_process import die, serve
 
 from pvnet.core.errors import PvnetError
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.ring.layout import Descriptor
 from pvnet.runtime.endpoint import Endpoint
-from pvnet.runtime.log import configure_logging
 from pvnet.runtime.memfd import create_sealed
 from pvnet.runtime.service import make_port
 from pvnet.runtime.topology import BRIDGE
@@ -74,10 +69,6 @@ class Doomed(Attachment):
             if self.bridge_calls == self.die_at:
                 die()
         super()._carry_out(output)
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Guest:
@@ -750,30 +741,5 @@ async def life(broker: str, lab: str, name: str, orders: dict[str, Any]) -> dict
     return dict(guest.counts)
 
 
-def one_life(arguments: list[str], orders: dict[str, Any]) -> None:
-    configure_logging(level="error")
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            counts = runner.run(life(*arguments, orders))
-        print(json.dumps({"done": orders["attack"], **counts}), flush=True)
-    except BaseException as error:  # noqa: BLE001 - the test that gave the order wants to know
-        traceback.print_exc()
-        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), flush=True)
-        os._exit(1)
-
-
-def main() -> None:
-    print(json.dumps({"ready": os.getpid()}), flush=True)
-    for line in sys.stdin:
-        orders = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            one_life(sys.argv[1:], orders)
-            os._exit(0)
-        _, status = os.waitpid(pid, 0)
-        if os.WIFSIGNALED(status):
-            print(json.dumps({"died": os.WTERMSIG(status)}), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(life)

@@ -37,7 +37,7 @@ class Hostile:
         self.process.stdin.write(json.dumps({"attack": name, **orders}).encode() + b"\n")
         async with asyncio.timeout(PATIENCE_S):
             said: dict[str, Any] = json.loads(await self.process.stdout.readline())
-        assert "error" not in said, said
+        assert "error" not in said, said["error"]
         return said
 
 

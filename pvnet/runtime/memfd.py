@@ -51,7 +51,7 @@ def map_sealed(fd: int, size_bytes: int) -> mmap.mmap:
     """Map a file that a peer has shared, readable and writable; ``fd`` stays the caller's to close.
 
     Raises:
-        RefusedError: it is not a sealed memory file of exactly ``size_bytes``, or cannot be mapped.
+        RefusedError: it is not a sealed memory file of exactly ``size_bytes`` in ordinary pages, or cannot be mapped.
     """
     try:
         seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
@@ -62,6 +62,9 @@ def map_sealed(fd: int, size_bytes: int) -> mmap.mmap:
     size = os.fstat(fd).st_size
     if size != size_bytes or size == 0:
         raise RefusedError(f"shared memory of {size} bytes: expected {size_bytes}")
+    page = os.fstatvfs(fd).f_bsize
+    if page != mmap.PAGESIZE:  # the peer can make a hole, and there may be no huge page to fill it again: SIGBUS
+        raise RefusedError(f"shared memory in pages of {page} bytes: expected {mmap.PAGESIZE}")
     try:
         return mmap.mmap(fd, size_bytes)
     except (OSError, ValueError) as error:

@@ -105,8 +105,9 @@ class DriverSignal:
         self._signals.polled(self)
 
     def put(self) -> None:
-        """Drop the driver's reference."""
+        """Drop the driver's reference, and the driver: they would hold each other, and with them the arena."""
         self.with_driver = False
+        self.on_wakeup = nothing
         self._signals.drop(self)
 
     def opened(self, handle: int) -> None:

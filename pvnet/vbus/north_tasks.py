@@ -188,6 +188,7 @@ class NorthTasks:
                 self._ended(proxy, task, None)
                 return
             except PvnetError as problem:
+                error = None  # its traceback has this frame: they would hold each other, and with them the arena
                 self._ended(proxy, task, problem)
                 return
             task.request = request

@@ -169,8 +169,8 @@ class GuestNet:
             else VenetNorthConfig(rx_ring=32, tx_ring=32, sg=0, l4ro=0)
         )
         venet = VenetNorth(config)
+        self._probed[device.id] = venet  # first: when the bring-up fails, remove() gives back what the host still has
         yield from venet.probe(device)
-        self._probed[device.id] = venet
         joined = next((each for each in self.configured if each.mac == venet.mac and each.venet is None), None)
         if joined is not None:
             self._join(joined, venet)

@@ -89,3 +89,17 @@ def test_memory_that_may_not_be_written_any_more_is_refused() -> None:
     with pytest.raises(RefusedError, match="cannot be mapped"):
         map_sealed(fd, SIZE)
     os.close(fd)
+
+
+def test_memory_in_huge_pages_is_refused() -> None:
+    """A hole that is punched into it may not be filled again, which ends who looks there (SIGBUS)."""
+    size = 2 << 20
+    try:
+        fd = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | os.MFD_HUGETLB)
+        os.ftruncate(fd, size)
+    except OSError:
+        return  # a kernel without them
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, ALL)
+    with pytest.raises(RefusedError, match=f"in pages of {os.fstatvfs(fd).f_bsize} bytes"):
+        map_sealed(fd, size)
+    os.close(fd)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 from behaviour_worlds import MQTT, LoopbackWorld, behaviour, eventually
+from unix_rig import open_fds
 
 from pvnet.core.errors import RefusedError
-from pvnet.core.machine import Note
+from pvnet.core.machine import Note, Tick
 from pvnet.papr.errno import EINVAL, EPERM
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.management_pb2 import Management, ManagementReply, NetPing
@@ -60,6 +60,18 @@ async def reaches(lab: InProcessLab) -> None:
     await lab.leave()
 
 
+async def attach_again(lab: InProcessLab) -> None:
+    """Have guest a attach anew."""
+    before = guest(lab).attachment
+    guest(lab)._attach_soon()
+
+    async def another() -> bool:
+        now = guest(lab).attachment
+        return now is not None and now is not before and now.accepted
+
+    await eventually(another)
+
+
 def attach(size: int, base: int = DEFAULT_BASE, shared: int = 0) -> Envelope:
     envelope = Envelope()
     envelope.vbus_attach.base, envelope.vbus_attach.bytes, envelope.vbus_attach.shared = base, size, shared
@@ -73,14 +85,7 @@ async def result_of(endpoint: Endpoint, envelope: Envelope) -> int:
 @behaviour(worlds=LOOPBACK + UNIX, **NET)
 async def test_a_partition_that_attaches_while_it_is_attached_starts_from_scratch(lab: InProcessLab) -> None:
     for _ in range(3):
-        before = guest(lab).attachment
-        guest(lab)._attach_soon()
-
-        async def another(before: object = before) -> bool:
-            now = guest(lab).attachment
-            return now is not None and now is not before and now.accepted
-
-        await eventually(another)
+        await attach_again(lab)
     assert sorted(lab.bridge.host.clients) == ["a", "b"]
     await reaches(lab)
 
@@ -251,10 +256,10 @@ async def test_what_lies_outside_of_an_arena_is_refused_and_logged_with_measure(
 async def test_shares_for_signals_that_are_not_open_keep_no_descriptor(lab: InProcessLab) -> None:
     client = lab.bridge.host.clients["a"]
     known = next(iter(client._opened))
-    before = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    before = open_fds()
     for cookie in (0, 12345, (1 << 64) - 1, known):
         client.bind(cookie, [os.eventfd(0), os.eventfd(0)])
-    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
+    assert open_fds() == before
     await reaches(lab)
 
 
@@ -287,6 +292,27 @@ async def test_the_memory_of_who_is_gone_is_let_go_at_once(lab: InProcessLab) ->
         await eventually(let_go, 5.0)
     finally:
         gc.enable()
+
+
+@behaviour(worlds=UNIX, **NET)
+async def test_a_cookie_that_is_used_twice_costs_only_who_uses_it(lab: InProcessLab) -> None:
+    """Closing the second of the two signals closes eventfds; the first must not be rung by them any more."""
+    client = lab.bridge.host.clients["a"]
+    signals = client.machine.signals
+    first = next(signal for signal in signals._by_handle.values() if signal.direct)
+    twin = signals.create(first.shm, first.owner, first.cookie, 0)
+    signals.announce(twin)
+    client.feed(Tick())
+    assert first.cookie not in client._signals, "its eventfds are closed"
+    signals.notify(first)  # as when somebody else's frame is delivered
+    client.feed(Tick())
+    signals.unmap(twin)
+    signals.release(twin)
+    client.feed(Tick())
+    signals.notify(first)
+    client.feed(Tick())
+    await attach_again(lab)
+    await reaches(lab)
 
 
 def test_of_many_notes_of_a_kind_a_few_are_logged_and_all_are_counted() -> None:

@@ -48,7 +48,7 @@ from pvnet.vbus.north_io import NorthOutput
 from pvnet.vbus.packet import packet_of
 from pvnet.vbus.venet_layout import MAX_SG_BYTES, SG_HEAD, VENET_TYPE, VenetFunction, VenetSg
 from pvnet.vbus.venet_north import VenetNorth, VenetNorthConfig
-from pvnet_services.vbus_guest import Attachment
+from pvnet_services.vbus_attachment import Attachment
 from pvnet_services.vbus_host import ARENA_LABEL, NUMBER, SIGNAL_LABEL
 
 PATIENCE_S = 30.0

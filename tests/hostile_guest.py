@@ -21,7 +21,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+from hostile_descriptors import flat_nonsense, sg_nonsense
 from hostile_process import die, serve
+from hostile_raw import CALL_S, Raw, files, make_bell, make_file
 
 from pvnet.core.errors import PvnetError
 from pvnet.pb.v1.envelope_pb2 import Envelope
@@ -32,27 +34,14 @@ from pvnet.runtime.service import make_port
 from pvnet.runtime.topology import BRIDGE
 from pvnet.vbus.arena import DEFAULT_BASE
 from pvnet.vbus.bridge_io import BridgeCall
-from pvnet.vbus.layout import (
-    BridgeVector,
-    BusVector,
-    CallDescriptor,
-    DeviceCall,
-    DeviceClose,
-    DeviceOpen,
-    DeviceShm,
-    EventQueue,
-    Negotiate,
-    encode_queues,
-)
 from pvnet.vbus.north_io import NorthOutput
 from pvnet.vbus.packet import packet_of
-from pvnet.vbus.venet_layout import MAX_SG_BYTES, SG_HEAD, VENET_TYPE, VenetFunction, VenetSg
+from pvnet.vbus.venet_layout import MAX_SG_BYTES, VENET_TYPE, VenetFunction
 from pvnet.vbus.venet_north import VenetNorth, VenetNorthConfig
 from pvnet_services.vbus_attachment import Attachment
 from pvnet_services.vbus_host import ARENA_LABEL, NUMBER, SIGNAL_LABEL
 
 PATIENCE_S = 30.0
-CALL_S = 20.0
 EVERYBODY = b"\xff" * 6
 WORD = 0xFFFFFFFF
 
@@ -211,15 +200,16 @@ class Guest:
 
     async def nonsense(self) -> None:
         """Descriptors of every kind of nonsense through rings that are otherwise in order, one after the other."""
-        for number, (ptr, length) in enumerate(self._flat_nonsense()):
+        await self.up(sg=0, l4ro=0)
+        for number, (ptr, length) in enumerate(flat_nonsense(len(self.view))):
             venet = await self._ready(number, sg=0, l4ro=0)
             ring = venet._parts.transmit._ring  # type: ignore[union-attr]
             if ring.room():
                 ring.push([Descriptor(number, ptr & (1 << 64) - 1, length & WORD)])
                 self.counts["flat"] += 1
             await self._look()
-        for number, sg in enumerate(self._sg_nonsense()):
-            venet = await self._ready(number, pmtd=True)
+        for number, sg in enumerate(sg_nonsense(self.random)):
+            venet = await self._ready(number)
             transmit = venet._parts.transmit  # type: ignore[union-attr]
             assert transmit.descriptors is not None
             raw = sg[:MAX_SG_BYTES]
@@ -229,7 +219,7 @@ class Guest:
                 self.counts["sg"] += 1
             await self._look()
         for number, (ptr, length) in enumerate([(0, 0), (5, 320), (1 << 63, WORD), (320 * 31 + 1, 320), (0, 31)] * 2):
-            venet = await self._ready(number, pmtd=True)
+            venet = await self._ready(number)
             ring = venet._parts.transmit._ring  # type: ignore[union-attr]
             if ring.room():
                 ring.push([Descriptor(0, ptr, length)])
@@ -237,9 +227,8 @@ class Guest:
         await self._receive_nonsense()
         await self._head_nonsense()
 
-    async def _ready(self, number: int, *, pmtd: bool = False, **config: Any) -> VenetNorth:
+    async def _ready(self, number: int, **config: Any) -> VenetNorth:
         """The venet, attached anew when what was done before has cost it its connection."""
-        del pmtd
         parts = self.venet._parts
         if number == 0 or self.attachment is None or not self.venet.link or parts is None or parts.dead:
             return await self.up(**config)
@@ -257,39 +246,6 @@ class Guest:
             parts = self.venet._parts
             if parts is not None and not parts.dead:
                 parts.transmit._ring.reclaim(32)
-
-    def _flat_nonsense(self) -> list[tuple[int, int]]:
-        base, end = DEFAULT_BASE, DEFAULT_BASE + len(self.view) if self.attachment else DEFAULT_BASE + (1 << 20)
-        places = [0, 1, base - 1, base, end - 60, end - 1, end, end + 1, 1 << 32, (1 << 63) - 1, 1 << 63, -1, -60]
-        return [(ptr, length) for ptr in places for length in (0, 1, 59, 60, 1514, 1515, 65536, 1 << 31, WORD)]
-
-    def _sg_nonsense(self) -> Iterator[bytes]:
-        base = DEFAULT_BASE
-        good = base + 8192
-        for count in (0, 1, 2, 17, 18):
-            yield VenetSg(1, 0, 60 * max(count, 1), tuple((60, good + 64 * i) for i in range(count))).encode()
-        for count in (19, 20, 0xFFFF, 0x10000000, 0x7FFFFFFF, 0x80000000, WORD):
-            yield SG_HEAD.pack(1, 0, 60, 0, 0, 0, 0, 0, 0, 0, count) + bytes(16) * 18
-        for length in (0, 1, 13, 1515, 65537, 0x7FFFFFFF, WORD):
-            yield VenetSg(1, 0, length, ((length, good),)).encode()
-            yield VenetSg(1, 0, 60, ((length, good),)).encode()
-        overflow = (0x80000000, good)
-        yield VenetSg(1, 0, 0, (overflow, overflow)).encode()
-        yield VenetSg(1, 0, 60, ((WORD, good), (61, good))).encode()
-        for address in (0, base - 1, (1 << 64) - 30, (1 << 63), base + (1 << 34)):
-            yield VenetSg(1, 0, 60, ((60, address),)).encode()
-        yield VenetSg(1, 0, 120, ((60, good), (60, good))).encode()  # the same memory twice
-        for flags in range(16):
-            for kind in (0, 1, 2, 3, 255):
-                for mss, hdrlen in ((0, 0), (1, 0), (1460, 54), (0xFFFF, 0xFFFF)):
-                    yield SG_HEAD.pack(1, flags, 4000, 34, 16, kind, 0, hdrlen, mss, 0, 1) + struct.pack(
-                        "<IIQ", 4000, 0, good
-                    )
-        for start, offset in ((0, 0), (0xFFFF, 0xFFFF), (58, 1), (59, 0), (34, 0xFFFF)):
-            yield SG_HEAD.pack(1, 1, 60, start, offset, 0, 0, 0, 0, 0, 1) + struct.pack("<IIQ", 60, 0, good)
-        rng = self.random
-        for _ in range(100):
-            yield rng.randbytes(rng.choice([48, 64, 320]))
 
     async def _receive_nonsense(self) -> None:
         """Buffers lent for frames that are none, while frames come."""
@@ -375,10 +331,22 @@ class Guest:
             self.endpoint.post(BRIDGE, envelope)
             self.counts["doorbells"] += 1
 
+    async def raw(self) -> Raw:
+        """Attach with a small arena, and do the rest by hand."""
+        self.leave()
+        self._number += 1
+        attachment = self.attachment = Doomed(self.endpoint, 1 << 16, {}, shared=True, ended=lambda: None)
+        assert attachment._kick is not None
+        assert attachment._irq is not None
+        fds = [attachment._fd, attachment._kick.fd, attachment._irq.fd]
+        assert self.endpoint.share(BRIDGE, ARENA_LABEL, NUMBER.pack(self._number), fds)
+        assert await self._attach_result(DEFAULT_BASE, 1 << 16, self._number) == 0
+        return Raw(self.endpoint, self.view)
+
     async def hoard(self) -> None:
         """Open and close the device with signals for ever, and never give an event slot back."""
         for _ in range(int(self.orders.get("rounds", 2))):
-            raw = await Raw.attach(self)
+            raw = await self.raw()
             assert await raw.negotiate() == 0
             assert await raw.register(events=1) == 0
             results: Counter[int] = Counter()
@@ -394,7 +362,7 @@ class Guest:
     async def twins(self) -> None:
         """Two signals with one cookie, of two devices: one has its eventfds closed while the other is rung."""
         for _ in range(5):
-            raw = await Raw.attach(self)
+            raw = await self.raw()
             assert await raw.negotiate() == 0
             assert await raw.register(events=1) == 0
             assert await raw.open(0) == 0
@@ -604,125 +572,6 @@ class Guest:
             self.ring_everything()
             await asyncio.sleep(0)
         die()
-
-
-class Raw:
-    """The bridge by hand: calls by number, structures at fixed places, events never looked at."""
-
-    def __init__(self, guest: Guest) -> None:
-        self.guest = guest
-        self.view = guest.view
-        self.handle = 0
-
-    @classmethod
-    async def attach(cls, guest: Guest) -> Raw:
-        guest.leave()
-        guest._number += 1
-        attachment = guest.attachment = Doomed(guest.endpoint, 1 << 16, {}, shared=True, ended=lambda: None)
-        fds = [attachment._fd, attachment._kick.fd, attachment._irq.fd]  # type: ignore[union-attr]
-        assert guest.endpoint.share(BRIDGE, ARENA_LABEL, NUMBER.pack(guest._number), fds)
-        assert await guest._attach_result(DEFAULT_BASE, 1 << 16, guest._number) == 0
-        return cls(guest)
-
-    async def bridge(self, vector: int, data: bytes) -> int:
-        self.view[0x400 : 0x400 + len(data)] = data
-        envelope = Envelope()
-        envelope.vbus_call.call = CallDescriptor(vector, len(data), DEFAULT_BASE + 0x400).encode()
-        return (await self.guest.endpoint.call(BRIDGE, envelope, CALL_S)).vbus_reply.result
-
-    async def bus(self, vector: int, data: bytes) -> int:
-        self.view[0x600 : 0x600 + len(data)] = data
-        return await self.bridge(
-            BridgeVector.SLOWCALL, CallDescriptor(vector, len(data), DEFAULT_BASE + 0x600).encode()
-        )
-
-    async def negotiate(self) -> int:
-        return await self.bridge(BridgeVector.NEGOTIATE, Negotiate().encode())
-
-    async def register(self, events: int) -> int:
-        head = struct.pack("<IIII8xIIIIIII4x", 0x47FA2FE4, 4, 0x58FA39DF, 1, 0, 0, 1, 0, 0, 0, events)
-        slots = b"".join(struct.pack("<QQQBB6x", i, DEFAULT_BASE + 0x2000 + 144 * i, 144, 1, 1) for i in range(events))
-        self.view[0x1000 : 0x1000 + len(head) + len(slots)] = head + slots
-        return await self.bridge(
-            BridgeVector.QREG, encode_queues([EventQueue(events, DEFAULT_BASE + 0x1000, DEFAULT_BASE + 0x2000)])
-        )
-
-    async def open(self, number: int = 0) -> int:
-        """Open a device: venets have the numbers from 0."""
-        result = await self.bus(BusVector.DEVOPEN, DeviceOpen(number, 1, 0).encode())
-        self.handle = int.from_bytes(self.view[0x608:0x610], "little")
-        return result
-
-    def enable(self, region: int) -> None:
-        """Ask the host to ring."""
-        self.view[0x3000 + 0x100 * region + 16] = 1
-
-    async def ring(self, region: int, cookie: int, place: int = -1) -> int:
-        """Register a ring of one entry: a buffer to receive, or nothing to send."""
-        at = 0x3000 + 0x100 * (region if place < 0 else place)
-        full = 1 if region == 0 else 0
-        self.view[at : at + 88] = struct.pack(
-            "<IIII8xIIIIIII4x", 0x47FA2FE4, 4, 0x58FA39DF, 1, 0, 0, full, 0, 0, 0, 1
-        ) + struct.pack("<QQQBB6x", 0, DEFAULT_BASE + 0x4000, 2048, full, full)
-        return await self.bus(
-            BusVector.DEVSHM, DeviceShm(self.handle, region, 88, 0, 8, 0, cookie, DEFAULT_BASE + at).encode()
-        )
-
-    async def call(self, func: int) -> int:
-        return await self.bus(BusVector.DEVCALL, DeviceCall(self.handle, func, 0, 0, 0).encode())
-
-    async def close(self) -> int:
-        return await self.bus(BusVector.DEVCLOSE, DeviceClose(self.handle).encode())
-
-
-@contextlib.contextmanager
-def files(number: int) -> Iterator[list[int]]:
-    """Descriptors of some kind each."""
-    kinds = ["eventfd", "pipe", "memfd"]
-    fds = [make_bell(kinds[i % 3]) for i in range(number)]
-    try:
-        yield fds
-    finally:
-        for fd in fds:
-            os.close(fd)
-
-
-def make_bell(kind: str) -> int:
-    if kind == "eventfd":
-        return os.eventfd(0)
-    if kind == "memfd":
-        return os.memfd_create("bell")
-    ours, theirs = os.pipe()
-    os.close(ours)
-    return theirs
-
-
-def make_file(kind: str, size: int) -> int:
-    """Something that is offered as an arena and must be refused."""
-    if kind == "pipe":
-        return make_bell("pipe")
-    if kind == "file":
-        with open(__file__, "rb") as file:  # noqa: PTH123
-            return os.dup(file.fileno())
-    flags = os.MFD_ALLOW_SEALING
-    if kind == "huge":
-        flags |= os.MFD_HUGETLB
-    fd = os.memfd_create("evil", flags)
-    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-    if kind == "huge":
-        with contextlib.suppress(OSError):
-            os.ftruncate(fd, 2 << 20)
-    elif kind == "small":
-        os.ftruncate(fd, size - 4096)
-    else:
-        os.ftruncate(fd, size)
-    if kind == "half":
-        seals = fcntl.F_SEAL_SHRINK
-    elif kind == "written":
-        seals |= fcntl.F_SEAL_WRITE
-    if kind != "unsealed":
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-    return fd
 
 
 async def life(broker: str, lab: str, name: str, orders: dict[str, Any]) -> dict[str, Any]:

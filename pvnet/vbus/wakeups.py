@@ -6,7 +6,7 @@ the signal's shared bytes first; one by :meth:`Wakeups.poll` calls whatever they
 The rescue counts only what waited at two polls in a row with no ring in between: a doorbell that is on its way is not a
 lost one.
 
-Spec: vbus 5.3, 5.4 (4), 10.4 (4).
+Spec: vbus 5.3, 5.4, 10.4 (4).
 """
 
 from __future__ import annotations

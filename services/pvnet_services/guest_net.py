@@ -29,8 +29,7 @@ from pvnet_services.vbus_guest import VbusGuest
 _PAGE = 4096
 _EXTRA_BYTES = 1 << 18
 """For the bridge's own structures, and for devices that the topology does not have."""
-_PAGES_OF_RECEIVE = 16
-"""Few enough to stay in a processor's cache as they go round."""
+_PAGES_OF_RECEIVE = 64
 _PAGE_BYTES = 65536
 _BUFFERS_COPIED = 32
 """Buffers of each direction where the arena is kept in two copies: every look for changes costs its size."""

@@ -186,7 +186,7 @@ def _why(error: OSError) -> str:
         case errno.EPERM | errno.EACCES:
             return f"not permitted: {NOT_PERMITTED}"
         case errno.EBUSY:
-            return "in use by another process"
+            return "in use (by another process, or another port of this one)"
         case errno.EINVAL:
             return "an interface of this name is there and is not a plain TAP device"
         case _:

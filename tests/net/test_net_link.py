@@ -18,10 +18,10 @@ from net_loops import both_loops
 
 from pvnet.core.errors import ConfigError
 from pvnet.core.machine import Counters
+from pvnet.net import link as net_link
 from pvnet.net.link import ConnectingLink, ListeningLink
 from pvnet.net.link_address import LinkAddress, LinkOptions, LinkTls, parse_link
 from pvnet.net.running_switch import RunningSwitch
-from pvnet.runtime import net_link
 from pvnet.vbus.link_codec import LinkHello, encode_link_hello, encode_link_packets
 from pvnet.vbus.packet import ACCEPTS_NOTHING, ACCEPTS_TAP, Offload, Packet, packet_of
 from pvnet.vbus.switch import SwitchOptions

@@ -18,9 +18,9 @@ from net_loops import both_loops
 from pvnet.capture.pcapng import PcapngWriter, read_pcapng
 from pvnet.core.errors import ConfigError, WireError
 from pvnet.core.machine import Note
+from pvnet.net import pcap_port
 from pvnet.net.pcap_port import PcapPort, PcapReplay
 from pvnet.net.running_switch import RunningSwitch
-from pvnet.runtime import pcap_port
 from pvnet.vbus.offload import DropReason, finish
 from pvnet.vbus.packet import ACCEPTS_TAP, Packet, packet_of
 from pvnet.vbus.switch import SwitchOptions

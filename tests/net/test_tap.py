@@ -307,7 +307,7 @@ def _plain(frame: bytes, family: int) -> str:
 def test_a_name_that_is_taken_says_by_whom(namespace):
     tap = Tap(TapOptions("lab1", namespace))
     try:
-        with pytest.raises(ConfigError, match="TAP lab1: in use by another process"):
+        with pytest.raises(ConfigError, match=r"TAP lab1: in use \(by another process, or another port of this one\)"):
             Tap(TapOptions("lab1", namespace))
         ip("-n", namespace, "link", "add", "dummy0", "type", "bridge")
         with pytest.raises(ConfigError, match="TAP dummy0: an interface of this name is there and is not a plain TAP"):

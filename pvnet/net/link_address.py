@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from pvnet.core.errors import ConfigError
+from pvnet.runtime.topology_net import link_end
 
 _EXPECTED: Final = "expected tcp:HOST:PORT, tcp-listen:HOST:PORT, tls:HOST:PORT or tls-listen:HOST:PORT"
 
@@ -36,17 +37,13 @@ def parse_link(text: str) -> LinkAddress:
         ConfigError: it is none.
     """
     scheme, _, rest = text.partition(":")
-    host, _, port = rest.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        host = ""
-    if scheme not in ("tcp", "tcp-listen", "tls", "tls-listen") or not host or not port.isascii() or not port.isdigit():
+    try:
+        host, port = link_end(scheme, rest)
+    except ValueError as error:
+        raise ConfigError(f"link {text!r}: expected {error}") from None
+    if scheme not in ("tcp", "tcp-listen", "tls", "tls-listen"):
         raise ConfigError(f"link {text!r}: {_EXPECTED}")
-    listen = scheme.endswith("-listen")
-    if not (0 if listen else 1) <= int(port) <= 65535:
-        raise ConfigError(f"link {text!r}: port {port}: expected 1 to 65535")
-    return LinkAddress(host, int(port), listen, scheme.startswith("tls"))
+    return LinkAddress(host, port, scheme.endswith("-listen"), scheme.startswith("tls"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from pvnet.core.errors import ConfigError
 from pvnet.core.names import UnitAddress
 from pvnet.runtime.topology_base import BigSize, Name, Size, Strict, Unit, check_hmc_id, check_unit
 from pvnet.runtime.topology_net import SwitchConfig, VbusDeviceConfig, VenetConfig
+from pvnet.runtime.topology_net_check import LINK_PREFIX, check_network
 
 HYPERVISOR: Final = "hypervisor"
 """Node name of the hypervisor."""
@@ -180,7 +181,7 @@ class PartitionConfig(Strict):
     lpar_id: int | None = Field(default=None, ge=1, le=65535)
     """Its number; without one the next free, from 1."""
     memory: Size = Field(default=16 << 20)
-    """Size of its memory: ``"16MiB"`` or bytes; 1 MiB to 64 GiB, a multiple of 4096."""
+    """Size of its memory: ``"16MiB"`` or bytes; 1028KiB to 64GiB, a multiple of 4096."""
     management: bool = False
     """Whether it has the VMC adapter; at most one partition."""
     vmc: PartitionVmc | None = None
@@ -313,6 +314,11 @@ class Topology(Strict):
         if self.manager is not None:
             nodes.append((self.manager.name, "the manager"))
         for name, owner in nodes:
+            if name.startswith(LINK_PREFIX):
+                raise ValueError(
+                    f"a name without {LINK_PREFIX!r} in front for {owner}, not {name!r}: "
+                    "so are the bridges of other labs called"
+                )
             if name in taken:
                 raise ValueError(f"a name of its own for {owner}: {name!r} is already {taken[name]}")
             taken[name] = owner
@@ -342,25 +348,7 @@ class Topology(Strict):
                 raise ValueError(f"a DRC index of its own for each SCM device of {partition.name!r}")
 
     def _check_net(self) -> None:
-        names = [switch.name for switch in self.switches]
-        if len(set(names)) != len(names):
-            raise ValueError("a name of its own for each switch")
-        macs: dict[str, str] = {}
-        taps: set[tuple[str | None, str]] = set()
-        for partition in self.partitions:
-            device_names = [device.name for device in partition.devices]
-            if len(set(device_names)) != len(device_names):
-                raise ValueError(f"a name of its own for each device of {partition.name!r}")
-            for number, venet in enumerate(partition.venet):
-                where = f"venet[{number}] of {partition.name!r}"
-                if venet.switch not in names:
-                    raise ValueError(f"a [[switch]] of this lab for {where}, not {venet.switch!r}")
-                if venet.mac is not None and macs.setdefault(venet.mac, where) != where:
-                    raise ValueError(f"a MAC address of its own for {where}: {venet.mac} is that of {macs[venet.mac]}")
-                if venet.tap is not None:
-                    if (venet.netns, venet.tap) in taps:
-                        raise ValueError(f"a TAP of its own for {where}: {venet.tap} is used already")
-                    taps.add((venet.netns, venet.tap))
+        check_network(self.lab.name, self.switches, [(p.name, p.venet, p.devices) for p in self.partitions])
 
     def venet_mac(self, partition: PartitionConfig, number: int) -> str:
         """Return the MAC address of a partition's venet, given or assigned."""

@@ -12,7 +12,8 @@ from pvnet.core.names import NAME_PATTERN, RESERVED_NAMES, UnitAddress
 _SIZE: Final = re.compile(r"^(\d+)\s*(B|KiB|MiB|GiB)$")
 _UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _PAGE: Final = 4096
-_MEMORY_MIN: Final = 1 << 20
+_MEMORY_MIN: Final = (1 << 20) + _PAGE
+"""The partition's own MiB and the page at the start of its DMA area: see ``runtime.layout``."""
 _MEMORY_MAX: Final = 64 << 30
 _DEVICE_MAX: Final = 1 << 40
 
@@ -29,7 +30,7 @@ def parse_size(value: object) -> object:
 
 def _memory(value: int) -> int:
     if not _MEMORY_MIN <= value <= _MEMORY_MAX or value % _PAGE:
-        raise ValueError("1MiB to 64GiB, a multiple of 4096 bytes")
+        raise ValueError("1028KiB to 64GiB, a multiple of 4096 bytes")
     return value
 
 

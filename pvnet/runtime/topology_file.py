@@ -22,6 +22,7 @@ from pvnet.core.names import check_name
 from pvnet.runtime.layout import memory_needed
 from pvnet.runtime.toml_lines import locate
 from pvnet.runtime.topology import BrokerConfig, ScmConfig, Topology, default_topology
+from pvnet.runtime.topology_net_check import check_other_labs
 from pvnet.transport.uri import BrokerUrl
 
 _MAX_BYTES: Final = 1 << 20
@@ -118,6 +119,10 @@ def resolve_topology(file: Path | None, *, lab: str | None = None, broker: str |
     topology = load_topology(file) if file is not None else default_topology()
     if lab is not None:
         name = check_name(lab, "lab")
+        try:
+            check_other_labs(name, topology.switches)
+        except ValueError as error:
+            raise ConfigError(f"--lab {name}: expected {error}") from None
         topology = topology.model_copy(update={"lab": topology.lab.model_copy(update={"name": name})})
     if broker is not None:
         try:

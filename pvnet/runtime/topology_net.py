@@ -45,6 +45,12 @@ def _interface_address(value: str) -> str:
         raise ValueError('an IPv4 address with its prefix length, such as "10.77.0.1/24"') from None
     if "/" not in value or address.network.prefixlen > 30:
         raise ValueError('an IPv4 address with a prefix length of at most 30, such as "10.77.0.1/24"')
+    for reserved, name in (
+        (address.network.network_address, "network"),
+        (address.network.broadcast_address, "broadcast"),
+    ):
+        if address.ip == reserved:
+            raise ValueError(f"the address of a host: {reserved} is the {name} address of {address.network}")
     return str(address)
 
 
@@ -61,8 +67,28 @@ def check_lab(value: str) -> str:
     return value
 
 
+def link_end(kind: str, rest: str) -> tuple[str, int]:
+    """Return host and TCP port of what follows ``tcp:``, ``tls:``, ``tcp-listen:`` or ``tls-listen:``.
+
+    IPv6 addresses stand in brackets, and come back without them; a listener may ask for port 0, any that is free.
+
+    :raises ValueError: the text is none; says what was expected.
+    """
+    host, _, port = rest.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        host = ""
+    if not host or not port.isascii() or not port.isdigit():
+        raise ValueError("tcp:HOST:PORT, tcp-listen:HOST:PORT, tls:HOST:PORT or tls-listen:HOST:PORT")
+    lowest = 0 if kind.endswith("-listen") else 1
+    if len(port) > 9 or not lowest <= int(port) <= 65535:
+        raise ValueError(f"a TCP port from {lowest} to 65535, not {port[:20]}")
+    return host, int(port)
+
+
 def check_port(value: str) -> str:
-    """Return the text of a switch port if its kind is known and something follows it; else ValueError."""
+    """Return the text of a switch port if its kind is known and what follows can be one; else ValueError."""
     kind, colon, rest = value.partition(":")
     if kind not in PORT_KINDS or not colon or not rest:
         raise ValueError(f"a port such as tap:NAME, pcapng:FILE or tcp:HOST:PORT (kinds: {', '.join(PORT_KINDS)})")
@@ -70,6 +96,8 @@ def check_port(value: str) -> str:
         _interface_name(rest.partition("@")[0])
     elif kind.startswith("broker"):
         check_lab(rest)
+    elif kind.startswith(("tcp", "tls")):
+        link_end(kind, rest)
     return value
 
 
@@ -103,6 +131,12 @@ class SwitchConfig(Strict):
     """PEM file of our own certificate and, unless there is a ``key_file``, its key."""
     key_file: str | None = None
     """PEM file of our own key."""
+
+    @model_validator(mode="after")
+    def _can_listen(self) -> Self:
+        if self.cert_file is None and any(port.startswith("tls-listen:") for port in self.ports):
+            raise ValueError("a cert_file = ..., because there is a tls-listen port")
+        return self
 
 
 class VenetConfig(Strict):

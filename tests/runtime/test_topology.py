@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvnet.core.errors import ConfigError
+from pvnet.net.link_address import parse_link
 from pvnet.runtime.toml_lines import locate
 from pvnet.runtime.topology import Topology, default_topology, json_schema
-from pvnet.runtime.topology_file import Problem, TopologyError, load_topology, parse_topology
+from pvnet.runtime.topology_file import Problem, TopologyError, load_topology, parse_topology, resolve_topology
+from pvnet.runtime.topology_net import check_port
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "deploy/topologies"
 
@@ -103,7 +105,7 @@ def test_survives_json_so_that_nodes_can_be_given_it() -> None:
         ),
         (
             '[[partition]]\nname="a"\nmemory=4097',
-            "f.toml:3: partition[0].memory: 4097; expected 1MiB to 64GiB, a multiple of 4096 bytes",
+            "f.toml:3: partition[0].memory: 4097; expected 1028KiB to 64GiB, a multiple of 4096 bytes",
         ),
         ('[[partition]]\nname="a"\nmanagement="yes"', 'f.toml:3: partition[0].management: "yes"; expected a boolean'),
         (
@@ -243,3 +245,99 @@ def test_a_manager_needs_a_channel_that_can_carry_its_commands(text: str, expect
     with pytest.raises(TopologyError, match=re.escape(expected)):
         parse_topology(text + rest)
     parse_topology(text + rest.replace("[manager]\n", ""))
+
+
+SWITCH = '[[switch]]\nname = "net0"\n'
+
+
+def venets(first: str, second: str) -> str:
+    """Two partitions with a venet each at switch net0."""
+    parts = (
+        f'[[partition]]\nname = "{name}"\n[[partition.venet]]\n{rest}\n' for name, rest in (("a", first), ("b", second))
+    )
+    return SWITCH + "".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (SWITCH + 'ports = ["tap:x", "tap:x"]', "each port once: 'tap:x' is a port of switch 'net0' already"),
+        (
+            SWITCH + 'ports = ["tap:x"]\n[[switch]]\nname = "net1"\nports = ["tap:x"]',
+            "each port once: 'tap:x' is a port of",
+        ),
+        (
+            SWITCH + 'ports = ["pcapng:a"]\n[[switch]]\nname = "net1"\nports = ["pcapng:./a"]',
+            "each port once: 'pcapng:./a'",
+        ),
+        (SWITCH + 'ports = ["replay:a", "replay:a"]', "each port once"),
+        (SWITCH + 'ports = ["broker:two"]\n[[switch]]\nname = "net1"\nports = ["broker:two"]', "each port once"),
+        (SWITCH + 'ports = ["broker:lab"]', "another lab than 'lab' itself in port 'broker:lab' of switch 'net0'"),
+        (SWITCH + 'ports = ["broker-listen:lab"]', "another lab than 'lab' itself"),
+        (SWITCH + 'ports = ["tls-listen:h:1"]', "a cert_file = ..., because there is a tls-listen port"),
+        (SWITCH + 'ports = ["tcp:h:0"]', "a TCP port from 1 to 65535, not 0"),
+        (SWITCH + 'ports = ["tcp-listen:h:65536"]', "a TCP port from 0 to 65535, not 65536"),
+        (SWITCH + f'ports = ["tcp:h:{"9" * 5000}"]', "a TCP port from 1 to 65535, not 99999999999999999999"),
+        (SWITCH + 'ports = ["tls:h:http"]', "tls:HOST:PORT"),
+        (SWITCH + 'ports = ["tcp:::1:99"]', "tcp:HOST:PORT"),
+        (SWITCH + 'ports = ["tcp:99"]', "tcp:HOST:PORT"),
+        (
+            venets('address = "10.0.0.1/24"', 'address = "10.0.0.1/16"'),
+            "an IPv4 address of its own for venet[0] of 'b': 10.0.0.1",
+        ),
+        (venets('address = "10.0.0.0/24"', ""), "10.0.0.0 is the network address of 10.0.0.0/24"),
+        (venets('address = "10.0.0.1/24"', 'address = "10.0.0.255/24"'), "10.0.0.255 is the broadcast address of"),
+        (
+            SWITCH + 'ports = ["tap:x@y"]\n' + venets('tap = "x"\nnetns = "y"', "").removeprefix(SWITCH),
+            "a TAP of its own",
+        ),
+        ('[[partition]]\nname = "link-a"', "a name without 'link-' in front for partition[0], not 'link-a'"),
+    ],
+)
+def test_refuses_a_network_that_could_not_start(text: str, says: str) -> None:
+    (problem,) = problems(text)
+    assert says in problem.expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SWITCH + 'ports = ["tap:x", "tap:x@y", "tcp:[::1]:99", "tcp-listen:[::]:0", "tls:h:1", "broker:two"]',
+        SWITCH + 'ports = ["tcp:h:1", "replay:f"]\n[[switch]]\nname = "net1"\nports = ["tcp:h:1", "replay:f"]',
+        SWITCH + 'cert_file = "c"\nports = ["tls-listen:h:1"]',
+        venets('address = "10.0.0.1/30"', 'address = "10.0.0.2/30"'),
+        venets('address = "10.0.0.1/24"', 'address = "10.0.0.1/24"\nswitch = "net1"') + '[[switch]]\nname = "net1"',
+        '[[partition]]\nname = "link"',
+    ],
+)
+def test_a_network_that_can_start_is_taken(text: str) -> None:
+    assert parse_topology(text).partitions is not None
+
+
+def test_another_name_on_the_command_line_must_not_make_a_link_of_the_lab_to_itself(tmp_path: Path) -> None:
+    file = tmp_path / "f.toml"
+    file.write_text(SWITCH + 'ports = ["broker:two"]')
+    with pytest.raises(ConfigError, match="--lab two: expected another lab than 'two' itself in port 'broker:two'"):
+        resolve_topology(file, lab="two")
+    assert resolve_topology(file, lab="three").lab.name == "three"
+
+
+@given(st.sampled_from(["tcp", "tls", "tcp-listen", "tls-listen"]), st.text("h:[]019²x", max_size=9))
+def test_a_port_that_the_topology_takes_is_one_that_the_bridge_takes(kind: str, rest: str) -> None:
+    text = f"{kind}:{rest}"
+    try:
+        parse_link(text)
+    except ConfigError:
+        with pytest.raises(ValueError):
+            check_port(text)
+    else:
+        assert check_port(text) == text
+
+
+@pytest.mark.parametrize(("settings", "least"), [("", "1028KiB"), ("management = true", "1544KiB")])
+def test_the_least_memory_that_the_document_names_is_the_least(settings: str, least: str) -> None:
+    text = f'[[partition]]\nname = "a"\n{settings}\nmemory = '
+    size = int(least.removesuffix("KiB")) * 1024
+    assert parse_topology(text + str(size)).partitions[0].memory == size
+    assert problems(text + str(size - 4096))
+    assert least in (EXAMPLES.parents[1] / "docs/topology.md").read_text()

@@ -30,6 +30,10 @@ else:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
 signal.signal(signal.SIGUSR2, lambda *_: os._exit(9))
+if conduct == "misconfigured":
+    print(given["name"] + ": port x: expected y", flush=True)
+    print("a line of the log behind it", flush=True)
+    sys.exit(2)
 if conduct.startswith("exit"):
     print("cannot go on", flush=True)
     sys.exit(int(conduct[4:]))

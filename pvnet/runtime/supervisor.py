@@ -142,7 +142,7 @@ class Supervisor:
     async def start(self) -> None:
         """Start everything that starts by itself; on any failure everything is shut down again.
 
-        :raises ConfigError: a lab of this name is running, the broker's port is in use, ...
+        :raises ConfigError: a lab of this name is running, a port is in use, a node's settings are wrong, ...
         :raises UnreachableError: the broker or a node did not become ready; the text has the last lines of its log.
         """
         try:
@@ -205,6 +205,7 @@ class Supervisor:
 
         :raises UnknownNodeError: there is no such node.
         :raises ConflictError: it is running, starting or stopping.
+        :raises ConfigError: it ended because of its settings.
         :raises UnreachableError: it did not become ready.
         """
         node = self._node(name)
@@ -286,7 +287,10 @@ class Supervisor:
     async def _bring_up(self, node: _Node) -> None:
         """Start the process and wait until it serves.
 
-        :raises UnreachableError: it did not; it is gone and its state is failed.
+        When it does not, it is gone and its state is failed:
+
+        :raises ConfigError: it ended with that error's exit code; the text is its own.
+        :raises UnreachableError: it ended otherwise, or stayed silent; the text has its last words.
         """
         spec = node.spec
         if spec.role == "broker":
@@ -317,6 +321,8 @@ class Supervisor:
         try:
             await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if not child.running:
+                if child.exited.result() == ConfigError.exit_code and (said := self._own_line(name)):
+                    raise ConfigError(said)
                 problem = f"{name} ended while starting ({exit_text(child.exited.result())})"
             elif ready.done():
                 return ready.result()
@@ -327,6 +333,14 @@ class Supervisor:
             await asyncio.gather(ready, return_exceptions=True)
         lines = "".join(f"\n  {line}" for line in last_lines(self.directory.log(name)))
         raise UnreachableError(problem + (f"; its last words:{lines}" if lines else ""))
+
+    def _own_line(self, name: str) -> str:
+        """Return the line with which a node said why it cannot start (``runtime.service``); empty if there is none.
+
+        What it logged may stand around it.
+        """
+        lines = last_lines(self.directory.log(name), count=20)
+        return next((line for line in reversed(lines) if line.startswith(f"{name}: ")), "")
 
     async def _watch(self, node: _Node) -> None:
         """Wait for the end of a running node and do what its policy says, for as long as it is restarted."""
@@ -358,7 +372,7 @@ class Supervisor:
             node.restarts += 1
             try:
                 await self._bring_up(node)
-            except UnreachableError as error:
+            except (ConfigError, UnreachableError) as error:
                 self._tell(node.spec.name, "restart failed", str(error))
             else:
                 return True

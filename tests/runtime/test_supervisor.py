@@ -82,14 +82,15 @@ async def lab(
 async def test_starts_in_order_publishes_itself_and_ends_in_reverse(tmp_path: Path) -> None:
     async with lab(tmp_path) as watched:
         up = [e.node for e in watched.events if e.what == "running"]
-        assert up[:2] == ["broker", "hypervisor"]
-        assert set(up[2:4]) == {"mp", "lpar1"}
-        assert up[4:] == ["manager"]
+        assert up[:3] == ["broker", "hypervisor", "bridge"]
+        assert set(up[3:5]) == {"mp", "lpar1"}
+        assert up[5:] == ["manager"]
         directory, info = find_lab("lab", tmp_path / "base")
         assert info == watched.supervisor.info()
         assert {n.name: n.state for n in info.nodes} == {
             "broker": "running",
             "hypervisor": "running",
+            "bridge": "running",
             "mp": "running",
             "lpar1": "running",
             "lpar2": "off",
@@ -99,11 +100,11 @@ async def test_starts_in_order_publishes_itself_and_ends_in_reverse(tmp_path: Pa
         assert info.broker_url().password not in json.dumps(info.public())
         assert directory.log("mp").read_text() == "I am mp\n"
         pids = [n.pid for n in info.nodes if n.pid]
-        assert len(set(pids)) == 5
+        assert len(set(pids)) == 6
     down = [e.node for e in watched.events if e.what == "off"]
     assert down[0] == "manager"
     assert set(down[1:3]) == {"mp", "lpar1"}
-    assert down[3] == "hypervisor"
+    assert down[3:] == ["bridge", "hypervisor"]
     assert not any(map(alive, pids))
     assert not (tmp_path / "base").exists()
     assert not (tmp_path / "ready").exists()
@@ -127,6 +128,37 @@ async def test_node_that_does_not_become_ready_ends_the_start_with_its_last_word
     assert watched.history("hypervisor")[-1] == "off"
     assert "manager" not in {e.node for e in watched.events}, "nothing starts after a failure"
     assert not (tmp_path / "base").exists()
+
+
+async def test_node_that_ends_for_its_configuration_ends_the_start_with_that_error(tmp_path: Path) -> None:
+    watched = Watched(small_lab(), StandIns(tmp_path, {"lpar1": "misconfigured"}), tmp_path / "base")
+    with pytest.raises(ConfigError) as caught:
+        await watched.supervisor.start()
+    assert str(caught.value) == "lpar1: port x: expected y"
+    assert caught.value.exit_code == 2
+    assert "manager" not in {e.node for e in watched.events}, "nothing starts after a failure"
+    assert not (tmp_path / "base").exists()
+
+
+async def test_node_that_ends_with_exit_code_2_without_a_reason_is_unreachable(tmp_path: Path) -> None:
+    watched = Watched(small_lab(), StandIns(tmp_path, {"lpar1": "exit2"}), tmp_path / "base")
+    with pytest.raises(UnreachableError, match=r"lpar1 ended while starting \(exit code 2\)"):
+        await watched.supervisor.start()
+
+
+async def test_node_whose_configuration_turns_bad_is_restarted_and_given_up_like_any_other(tmp_path: Path) -> None:
+    standins = StandIns(tmp_path)
+    topology = with_restart(Restart(max_restarts=2))
+    watched = Watched(topology, standins, tmp_path / "base")
+    async with watched.supervisor as supervisor:
+        standins.conduct["lpar1"] = "misconfigured"
+        os.kill(watched.pid("lpar1"), signal.SIGKILL)
+        await watched.until(
+            lambda: supervisor.state("lpar1") == "failed" and "restart failed" in watched.history("lpar1")
+        )
+        await watched.until(lambda: watched.events[-1].text.startswith("given up after 2 restarts"))
+        assert watched.history("lpar1").count("restart failed") == 2
+        assert supervisor.state("hypervisor") == "running"
 
 
 async def test_second_lab_of_the_same_name_is_refused_and_harmless(tmp_path: Path) -> None:
@@ -157,7 +189,7 @@ async def test_power_on_and_off_are_real_processes(tmp_path: Path) -> None:
         assert not alive(pid)
         with pytest.raises(ConflictError, match="lpar2 is off"):
             await supervisor.power_off("lpar2")
-        with pytest.raises(UnknownNodeError, match=r"no node 'x' in lab lab; there are: hypervisor, mp"):
+        with pytest.raises(UnknownNodeError, match=r"no node 'x' in lab lab; there are: hypervisor, bridge, mp"):
             await supervisor.power_on("x")
         assert watched.history("lpar2") == ["starting", "running", "stopping", "off"]
         assert supervisor.state("lpar2") == "off"

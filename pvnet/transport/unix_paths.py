@@ -498,7 +498,9 @@ class Paths:
         self.counters[event] += 1
         if event not in self._logged:
             self._logged.add(event)
-            self._log.warning("direct_connection_refused", cause=event, peer=peer, error=text)
+            # An ended command's last hello may arrive after its end: nobody's fault.
+            log = self._log.debug if event == "stale_hello" else self._log.warning
+            log("direct_connection_refused", cause=event, peer=peer, error=text)
 
     def _ended(self, connection: Connection, reason: str) -> None:
         """A connection has broken, or is to be closed."""

@@ -12,9 +12,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from pvnet.client.lab import Lab
-from pvnet.core.errors import ConfigError, RefusedError
-from pvnet.pb.v1.management_pb2 import Management, ManagementReply, NetPing, SwitchAdmin, VbusAdmin, VbusDevcall
-from pvnet.runtime.topology import BRIDGE
+from pvnet.core.errors import ConfigError, RefusedError, UnreachableError
+from pvnet.pb.v1.management_pb2 import (
+    Management,
+    ManagementReply,
+    NetPing,
+    ShowStatus,
+    SwitchAdmin,
+    VbusAdmin,
+    VbusDevcall,
+)
+from pvnet.runtime.topology import BRIDGE, SUPERVISOR
 
 
 class VbusHost:
@@ -118,12 +126,25 @@ class VbusHost:
 
     # --- guests ------------------------------------------------------------------------------------------------------
 
+    async def _ask_guest(self, command: Management, partition: str, *, timeout: float | None = None) -> Any:
+        """Send a command to a partition, unless the supervisor knows that nobody would answer."""
+        self._lab.topology.partition(partition)
+        status = await self._ask(Management(show_status=ShowStatus()), SUPERVISOR)
+        state = next((node["state"] for node in status["nodes"] if node["name"] == partition), "off")
+        if state in {"off", "stopping", "failed"}:
+            raise UnreachableError(f"{partition} is not running ({state})")
+        return await self._ask(command, partition, timeout=timeout)
+
     async def devcall(
         self, partition: str, device: int, func: int, data: bytes = b"", *, version: int = 1
     ) -> tuple[int, bytes]:
-        """Have a partition open a device of its bus, make one devcall and close it; returns (result, data)."""
+        """Have a partition open a device of its bus, make one devcall and close it; returns (result, data).
+
+        Raises:
+            ConfigError: the lab has no such partition.  UnreachableError: it is not running.
+        """
         command = VbusDevcall(device=device, version=version, func=func, data=data)
-        shown = await self._ask(Management(devcall=command), partition)
+        shown = await self._ask_guest(Management(devcall=command), partition)
         return int(shown["result"]), bytes.fromhex(shown["data"])
 
     async def ping(
@@ -139,7 +160,7 @@ class VbusHost:
         """Have a partition's built-in stack send ICMP echo requests; returns what came of them.
 
         Raises:
-            ConfigError: not an IPv4 address.
+            ConfigError: not an IPv4 address, or the lab has no such partition.  UnreachableError: it is not running.
         """
         try:
             ipaddress.IPv4Address(address)
@@ -153,5 +174,5 @@ class VbusHost:
             timeout_ms=int(timeout_s * 1000),
         )
         longest = self._timeout + count * (interval_s + timeout_s)
-        shown: dict[str, Any] = await self._ask(Management(ping=command), partition, timeout=longest)
+        shown: dict[str, Any] = await self._ask_guest(Management(ping=command), partition, timeout=longest)
         return shown

@@ -30,7 +30,7 @@ from pvnet.transport.unix_hello import socket_directory
 from pvnet.transport.uri import BrokerUrl
 
 UNIX_VARIABLE: Final = "PVNET_UNIX"
-"""Environment variable; `never` forbids direct paths."""
+"""Environment variable: ``never`` forbids direct paths; ``auto``, as without it, takes them where there is one."""
 
 
 class NodeConfig(BaseModel):
@@ -68,10 +68,16 @@ def make_port(broker: str, lab: str, name: str, *, unix: bool = True) -> Port:
 
     With ``unix`` frames to processes of this host take a unix socket (``transport.unix``), unless the environment says
     ``PVNET_UNIX=never``.
+
+    Raises:
+        ConfigError: the name or the broker's address is none, or ``PVNET_UNIX`` is something else.
     """
+    wish = os.environ.get(UNIX_VARIABLE, "")
+    if wish not in {"", "auto", "never"}:
+        raise ConfigError(f"{UNIX_VARIABLE}={wish[:60]!r}: expected never, or auto")
     node = check_name(name)
     port = MqttPort(BrokerUrl.parse(broker), lab=lab, name=node, client_id=f"pvnet-{lab}-{name}-{os.getpid():x}")
-    if not unix or os.environ.get(UNIX_VARIABLE) == "never":
+    if not unix or wish == "never":
         return port
     return UnixPort(port, lab=lab, name=node, directory=socket_directory())
 

@@ -159,6 +159,38 @@ def test_bad_usage_is_exit_2_and_short(cli: Cli, arguments: list[str], says: str
     assert "pw" not in text
 
 
+@pytest.mark.parametrize("how", [[], ["--detach"]], ids=["foreground", "detached"])
+def test_port_that_the_bridge_cannot_open_is_exit_2_in_the_words_of_the_bridge(cli: Cli, how: list[str]) -> None:
+    missing = cli.runtime.parent / "no" / "such" / "capture.pcap"
+    cli.topology.write_text(f'{SMALL}[[switch]]\nname = "net0"\nports = ["replay:{missing}"]\n')
+    assert cli("check", str(cli.topology)).returncode == 0
+    text = cli.refusal("up", "-f", str(cli.topology), *how, code=2)
+    assert text.startswith("pvnet: bridge: ")
+    assert str(missing) in text
+
+
+def test_commands_to_a_partition_that_is_not_there_or_off_say_so_at_once(cli: Cli) -> None:
+    cli.topology.write_text(
+        f'{SMALL}[[switch]]\nname = "net0"\n[[partition]]\nname = "lpar2"\nautostart = false\n'
+        '[[partition.venet]]\naddress = "10.0.0.1/24"\n'
+    )
+    cli("up", "-f", str(cli.topology), "--detach")
+    for words in (["call", "{}", "0", "0"], ["ping", "{}", "10.0.0.2"]):
+        # A timeout that the test would not survive: nobody waits for an answer.
+        ask = ["vbus", *words, "--timeout", "300"]
+        unknown = cli.refusal(*(word.format("lpar9") for word in ask), code=2)
+        assert unknown == "pvnet: no partition 'lpar9' in lab small; there are: lpar2\n"
+        off = cli.refusal(*(word.format("lpar2") for word in ask), code=3)
+        assert off == "pvnet: lpar2 is not running (off)\n"
+
+
+@pytest.mark.parametrize("value", ["NEVER", "0", "always"])
+def test_a_wrong_wish_for_unix_sockets_is_exit_2(cli: Cli, value: str) -> None:
+    cli.environment["PVNET_UNIX"] = value
+    text = cli.refusal("up", "-f", str(cli.topology), code=2)
+    assert f"PVNET_UNIX={value!r}: expected never, or auto" in text
+
+
 def test_check_lists_every_problem(cli: Cli, tmp_path: Path) -> None:
     assert cli("check", str(cli.topology)).stdout == f"{cli.topology}: ok, lab small with hypervisor\n"
     assert json.loads(cli("check", str(cli.topology), "--json").stdout)["ok"] is True

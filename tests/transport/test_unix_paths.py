@@ -12,7 +12,7 @@ import uvloop
 from structlog.testing import capture_logs
 from unix_rig import Rig, echo, logged, open_fds, port_of, run_unix, until
 
-from pvnet.core.errors import PeerDiedError
+from pvnet.core.errors import ConfigError, PeerDiedError
 from pvnet.core.names import NodeName
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.lifecycle_pb2 import Lifecycle
@@ -382,6 +382,13 @@ def test_the_port_is_chosen_by_the_topology_and_the_environment(monkeypatch: pyt
     assert isinstance(make_port(url, "lab", "a", unix=False), MqttPort)
     monkeypatch.setenv("PVNET_UNIX", "never")
     assert isinstance(make_port(url, "lab", "a"), MqttPort)
+    for usual in ("auto", ""):
+        monkeypatch.setenv("PVNET_UNIX", usual)
+        assert isinstance(make_port(url, "lab", "a"), UnixPort)
+    monkeypatch.setenv("PVNET_UNIX", "no")
+    for unix in (True, False):
+        with pytest.raises(ConfigError, match="PVNET_UNIX='no': expected never, or auto"):
+            make_port(url, "lab", "a", unix=unix)
 
 
 def test_the_address_is_in_the_state_and_only_there_when_it_exists() -> None:

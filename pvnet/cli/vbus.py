@@ -48,10 +48,7 @@ def settings(texts: list[str] | None) -> dict[str, str]:
 def _bus_lines(bus: dict[str, Any]) -> list[str]:
     members = ", ".join(f"{m['name']} ({_memory(m)})" for m in bus["members"])
     lines = [f"bus {bus['name']}: members {members or 'none'}"]
-    rows = [
-        (f"  {d['id']}", d["name"], d["class"], d["type"], _state(d), _attributes(d["attributes"]))
-        for d in bus["devices"]
-    ]
+    rows = [(f"  {d['id']}", d["name"], d["class"], d["type"], _state(d), _attributes(d)) for d in bus["devices"]]
     return lines + columns([("  ID", "DEVICE", "CLASS", "TYPE", "STATE", "ATTRIBUTES"), *rows] if rows else [])
 
 
@@ -63,8 +60,10 @@ def _state(device: dict[str, Any]) -> str:
     return f"open by {device['opened_by']}" if device["opened_by"] else "closed"
 
 
-def _attributes(attributes: dict[str, str]) -> str:
-    return " ".join(f"{key}={value}" for key, value in attributes.items())
+def _attributes(device: dict[str, Any]) -> str:
+    if device["error"]:
+        return f"error: {device['error']}"
+    return " ".join(f"{key}={value}" for key, value in device["attributes"].items())
 
 
 # --- showing ----------------------------------------------------------------------------------------------------------
@@ -92,7 +91,7 @@ def show(
             say(line)
     free = [device for device in shown["devices"] if device["bus"] is None]
     for device in free:
-        say(f"on no bus: {device['name']} ({device['class']}) {_attributes(device['attributes'])}")
+        say(f"on no bus: {device['name']} ({device['class']}) {_attributes(device)}")
     if not shown["buses"] and not free:
         say("no bus and no device")
 
@@ -130,11 +129,8 @@ def _switch_lines(shown: dict[str, Any]) -> list[str]:
     rows = [("  PORT", "STATE", "RX", "RX BYTES", "TX", "TX BYTES", "DROPPED")]
     for port in shown["ports"]:
         drops = ", ".join(f"{reason} {n}" for reason, n in port["drops"].items() if n) or "0"
-        state = (
-            "mirror" if port["mirror"] else "ok" if port["blocked_s"] is None else f"blocked, {port['blocked_s']:.0f} s"
-        )
         rx, rx_bytes, tx, tx_bytes = (str(port[key]) for key in ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes"))
-        rows.append((f"  {port['name']}", state, rx, rx_bytes, tx, tx_bytes, drops))
+        rows.append((f"  {port['name']}", port["state"], rx, rx_bytes, tx, tx_bytes, drops))
     lines += columns(rows)
     lines += columns([(f"  {a['address']}", a["port"], f"{a['age_s']:.0f} s ago") for a in shown["addresses"]])
     return lines

@@ -8,6 +8,10 @@ remove the device, then the bus; anything else is EBUSY.
 A member that is connected follows its bus as an :class:`Observer`: it subscribes when its bridge is up, learns every
 device that is there, and from then on each change, with no gap and no repetition, because both happen in one turn.
 
+Devices are code of third parties.  What they raise besides :class:`~pvnet.vbus.errors.VbusError` becomes
+:class:`~pvnet.vbus.errors.DeviceFailedError`, with the name of the device and the text of the exception; a device whose
+attributes cannot be had is shown with that as its ``error``.
+
 An id that a client could not even write down in DEVOPEN (32 bits) is never given out: ENOSPC before.
 
 Spec: vbus 2, 9.
@@ -16,13 +20,15 @@ Spec: vbus 2, 9.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from pvnet.core.errors import PvnetError
 from pvnet.papr.errno import EBUSY, EEXIST, EINVAL, ENOENT, ENOSPC, EPERM
 from pvnet.vbus.device import Connection, ConnectionHost, Device, DeviceClass
-from pvnet.vbus.errors import VbusError
+from pvnet.vbus.errors import DeviceFailedError, VbusError
 from pvnet.vbus.layout import is_type
 
 LAST_ID: Final = 0xFFFFFFFF
@@ -52,9 +58,30 @@ class _Device:
     name: str
     kind: str
     device: Device
+    type: str
     bus: Bus | None = None
     id: int = -1
     opened_by: str | None = None
+
+    @property
+    def named(self) -> str:
+        """The device as a log or an administrator knows it."""
+        return _named(self.name, self.kind)
+
+
+def _named(name: str, kind: str) -> str:
+    return f"device {name} (class {kind})"
+
+
+@contextmanager
+def _guarded(named: str, doing: str, passes: type[PvnetError] = PvnetError) -> Iterator[None]:
+    """Around a device's code: all but ``passes`` becomes DeviceFailedError."""
+    try:
+        yield
+    except passes:
+        raise
+    except Exception as error:
+        raise DeviceFailedError(named, doing, error) from error
 
 
 @dataclass(slots=True)
@@ -66,19 +93,20 @@ class Bus:
     _devices: dict[int, _Device] = field(default_factory=dict)
     _members: dict[str, Observer | None] = field(default_factory=dict)
 
-    def open(self, id: int, version: int, host: ConnectionHost) -> Connection:  # noqa: A002
+    def open(self, id: int, version: int, host: ConnectionHost) -> Opened:  # noqa: A002
         """Open device ``id`` for ``host.client``.
 
-        :raises VbusError: ENOENT no such device, EBUSY it is open, or what the device answers.
+        :raises VbusError: ENOENT no such device, EBUSY it is open, or what the device answers; DeviceFailedError.
         """
         entry = self._devices.get(id)
         if entry is None:
             raise VbusError(ENOENT, f"bus {self.name} has no device {id}")
         if entry.opened_by is not None:
             raise VbusError(EBUSY, f"device {entry.name} is open")
-        connection = entry.device.open(version, host)
+        with _guarded(entry.named, "open", VbusError):
+            opened = Opened(entry.device.open(version, host), entry)
         entry.opened_by = host.client
-        return _Opened(connection, entry)
+        return opened
 
     def shown(self) -> dict[str, object]:
         """The bus as plain values, for showing and JSON."""
@@ -92,21 +120,23 @@ class Bus:
         return [observer for observer in self._members.values() if observer is not None]
 
 
-class _Opened:
+class Opened:
     """A connection that gives its device back when it is released."""
 
-    __slots__ = ("_connection", "_entry", "call", "close", "shm")
+    __slots__ = ("_entry", "_release", "call", "close", "named", "shm")
 
     def __init__(self, connection: Connection, entry: _Device) -> None:
-        self._connection = connection
         self._entry = entry
+        self._release = connection.release
+        self.named = entry.named
         self.call = connection.call
         self.shm = connection.shm
         self.close = connection.close
 
     def release(self) -> None:
+        """The device is free, then the connection lets go."""
         self._entry.opened_by = None
-        self._connection.release()
+        self._release()
 
 
 class BusRegistry:
@@ -151,7 +181,7 @@ class BusRegistry:
     @staticmethod
     def _watch(bus: Bus, client: str, observer: Observer) -> None:
         for entry in bus._devices.values():
-            observer.device_added(entry.id, entry.device.type)
+            observer.device_added(entry.id, entry.type)
         bus._members[client] = observer
 
     # -- admin: buses ------------------------------------------------------------------------------------------------
@@ -192,7 +222,7 @@ class BusRegistry:
     def device_create(self, kind: str, name: str, attributes: Mapping[str, str] | None = None) -> Device:
         """Make a device of class ``kind``; it is on no bus yet.
 
-        :raises VbusError: ENOENT no such class, EEXIST, EINVAL bad name or attribute.
+        :raises VbusError: ENOENT no such class, EEXIST, EINVAL bad name or attribute; DeviceFailedError.
         """
         _check_name(name)
         made_by = self.classes.get(kind)
@@ -200,17 +230,19 @@ class BusRegistry:
             raise VbusError(ENOENT, f"there is no device class {kind!r}; there are: {', '.join(sorted(self.classes))}")
         if name in self._devices:
             raise VbusError(EEXIST, f"there is a device {name}")
-        device = made_by.create(name, dict(attributes or {}))
-        if not is_type(device.type):
-            device.close()
-            raise VbusError(EINVAL, f"class {kind} makes devices of type {device.type!r}")
-        self._devices[name] = _Device(name, kind, device)
+        with _guarded(_named(name, kind), "create"):
+            device = made_by.create(name, dict(attributes or {}))
+            type_ = str(device.type)
+            if not is_type(type_):
+                device.close()
+                raise VbusError(EINVAL, f"class {kind} makes devices of type {type_!r}")
+        self._devices[name] = _Device(name, kind, device, type_)
         return device
 
     def device_remove(self, name: str) -> None:
         """Remove a device that is on no bus and not open.
 
-        :raises VbusError: ENOENT, EBUSY.
+        :raises VbusError: ENOENT, EBUSY; DeviceFailedError, it is removed, but its ``close`` failed.
         """
         entry = self._entry(name)
         if entry.bus is not None:
@@ -218,7 +250,8 @@ class BusRegistry:
         if entry.opened_by is not None:
             raise VbusError(EBUSY, f"device {name} is still open by {entry.opened_by}")
         del self._devices[name]
-        entry.device.close()
+        with _guarded(entry.named, "close"):
+            entry.device.close()
 
     def device(self, name: str) -> Device:
         """The device ``name``.
@@ -243,7 +276,7 @@ class BusRegistry:
         bus._next += 1
         bus._devices[entry.id] = entry
         for observer in bus._observers():
-            observer.device_added(entry.id, entry.device.type)
+            observer.device_added(entry.id, entry.type)
         return entry.id
 
     def detach(self, name: str, *, force: bool = False) -> None:
@@ -269,18 +302,21 @@ class BusRegistry:
     def set(self, name: str, attributes: Mapping[str, str]) -> None:
         """Change attributes of a device, in order, until one is refused.
 
-        :raises VbusError: ENOENT, or what the device answers.
+        :raises VbusError: ENOENT, or what the device answers; DeviceFailedError.
         """
-        device = self.device(name)
+        entry = self._entry(name)
         for key, value in attributes.items():
-            device.set(key, value)
+            with _guarded(entry.named, f"set {key}"):
+                entry.device.set(key, value)
 
     def get(self, name: str, key: str) -> str:
         """One attribute of a device.
 
-        :raises VbusError: ENOENT.
+        :raises VbusError: ENOENT, or what the device answers; DeviceFailedError.
         """
-        return self.device(name).get(key)
+        entry = self._entry(name)
+        with _guarded(entry.named, f"get {key}"):
+            return entry.device.get(key)
 
     # -- admin: members ----------------------------------------------------------------------------------------------
 
@@ -342,14 +378,22 @@ class BusRegistry:
 
 
 def _shown(entry: _Device) -> dict[str, object]:
+    attributes: dict[str, str] = {}
+    error: str | None = None
+    try:
+        with _guarded(entry.named, "attributes"):
+            attributes = {str(key): str(value) for key, value in entry.device.attributes().items()}
+    except PvnetError as refusal:  # one device that cannot be shown must not hide the others
+        error = str(refusal)
     return {
         "name": entry.name,
         "class": entry.kind,
-        "type": entry.device.type,
+        "type": entry.type,
         "bus": entry.bus.name if entry.bus is not None else None,
         "id": entry.id if entry.bus is not None else None,
         "opened_by": entry.opened_by,
-        "attributes": dict(entry.device.attributes()),
+        "attributes": attributes,
+        "error": error,
     }
 
 

@@ -10,6 +10,10 @@ is in this file.  A device sees no transport, no event queue and no handle table
 * Every :class:`Region` is memory that the other side goes on writing: copy once, check the copy, use only the copy.
 * A peer's misuse of a ring ends that connection only: raise :class:`~pvnet.vbus.errors.VbusError` from a call, and from
   a wakeup, let the ring's fault through or call :meth:`ConnectionHost.fault`.
+* **Any other exception** is a failure of the device, and costs its connection only: the call answers EIO, the
+  connection ends by force (``close``, then ``release``, as always), a log line has class and text of the exception, and
+  the device can be opened again.  From ``create`` and ``set`` the administrator gets the text; from ``attributes`` the
+  device is shown with it.  This is a net and no interface: what a device had half done stays half done.
 
 Spec: vbus 2, 3.5, 4.4, 5.5, 7.
 """

@@ -234,7 +234,7 @@ class VbusNorth:
                 except PvnetError as error:
                     self.tasks.fault(proxy, error)
 
-    def _wakeup_failed(self, signal: DriverSignal, error: PvnetError) -> None:
+    def _wakeup_failed(self, signal: DriverSignal, error: Exception) -> None:
         proxy = self.tasks.devices.get(signal.owner)
         if proxy is not None:
             self.tasks.fault(proxy, error)

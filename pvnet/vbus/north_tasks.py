@@ -134,7 +134,7 @@ class NorthTasks:
         else:
             self._remove(proxy)
 
-    def fault(self, proxy: Proxy, error: PvnetError) -> None:
+    def fault(self, proxy: Proxy, error: Exception) -> None:
         """The host broke the device's ring, or the driver gave up on it: take it down, try again later."""
         self._machine.counters["faults"] += 1
         self._machine.warn("device_fault", device=proxy.id, reason=str(error))

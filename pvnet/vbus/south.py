@@ -19,7 +19,8 @@ makes :meth:`VbusSouth.deadline` due at once, so that other clients have their t
 **Nothing re-enters.**  A call that arrives while one is executed (a device that calls its own bridge) is EBUSY, any
 other input waits for the end of the turn (A24).
 
-Whatever the client writes wherever and whenever, :meth:`feed` does not raise, and does a bounded amount of work.
+Whatever the client writes wherever and whenever, and whatever its devices raise, :meth:`feed` does not raise, and does
+a bounded amount of work.
 
 Spec: vbus 3.3, 3.5, 4, 11.
 """
@@ -31,7 +32,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final, assert_never
 
-from pvnet.core.errors import PvnetError, WireError
+from pvnet.core.errors import WireError
 from pvnet.core.machine import Counters, Tick
 from pvnet.papr.errno import EBUSY, EEXIST, EINVAL, EIO, ENOENT, ENOSPC
 from pvnet.ring.errors import RingError
@@ -115,7 +116,14 @@ class VbusSouth:
         self.queues = SouthQueues(self.counters)
         self.signals = SouthSignals(self.queues, self.counters, self.config.signals, self._emit, self._ready)
         self.calls = BusCalls(
-            client, arena, fence, lambda: registry.bus_of(client), self.signals, self.counters, turn=self
+            client,
+            arena,
+            fence,
+            lambda: registry.bus_of(client),
+            self.signals,
+            self.counters,
+            turn=self,
+            handles=self.config.handles,
         )
         self._registry = registry
         self._fence = fence
@@ -132,7 +140,7 @@ class VbusSouth:
     # -- the machine -------------------------------------------------------------------------------------------------
 
     def feed(self, event: SouthInput, now: float) -> list[SouthOutput]:
-        """Consume one input; never raises, whatever the client has written."""
+        """Consume one input; never raises, whatever the client has written and its devices do."""
         if self._running:
             return self._nested(event)
         self._now = now
@@ -218,8 +226,8 @@ class VbusSouth:
                 continue
             try:
                 callback()
-            except PvnetError as error:
-                self.calls.fault(opened, str(error))
+            except Exception as error:  # noqa: BLE001 - a device's own code must cost only its connection
+                self.calls.failed(opened, "deferred work", error)
 
     def _interrupts(self, due: list[int], faults: list[str]) -> None:
         for number in due:

@@ -4,9 +4,13 @@ Every parameter structure is copied out of the arena once, its length must be eq
 counts.  The answer is the value of a 32-bit register: >= 0, or -errno.
 
 A connection ends in one of three ways, and its device cannot tell them apart: DEVCLOSE, by force (the device was taken
-away, or the client broke the protocol of a ring), or with the client.  Each time the doorbell handles die first, then
-the device stops and lets go, then each signal says SHMCLOSE.  After a forced end the open handle stays, answers ENODEV
-to everything, and DEVCLOSE confirms it with 0.
+away or failed, or the client broke the protocol of a ring), or with the client.  Each time the doorbell handles die
+first, then the device stops and lets go, then each signal says SHMCLOSE.  After a forced end the open handle stays,
+answers ENODEV to everything, and DEVCLOSE confirms it with 0.
+
+**A device that fails**, which is one that raises anything but a :class:`~pvnet.core.errors.PvnetError`, costs its
+connection and nothing else: the call under way answers EIO, the connection ends by force after the current input, it is
+counted (``device_failed``) and noted once, with the exception.  The device can be opened again after that.
 
 Open handles are ``generation << 32 | number``; the generation is that of the bridge (each NEGOTIATE begins a new one),
 the number is never used again in it.
@@ -16,19 +20,20 @@ Spec: vbus 2, 3.5, 4.4, 7, A8, A9, A12, A23, A28, A32.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from pvnet.core.errors import PvnetError, WireError
 from pvnet.core.machine import Counters
-from pvnet.papr.errno import EEXIST, EINVAL, EIO, ENODEV, ENOENT
+from pvnet.papr.errno import EEXIST, EINVAL, EIO, ENODEV, ENOENT, ENOSPC
 from pvnet.ring.errors import RingError, RingFault
 from pvnet.ring.layout import SIGNAL_BYTES, SOUTH
 from pvnet.ring.roles import attach_signal
 from pvnet.vbus.arena import Arena
 from pvnet.vbus.bus import Bus
 from pvnet.vbus.device import MAX_CALL_DATA, MAX_PRIORITY, Connection, Fence, Region
-from pvnet.vbus.errors import VbusError
+from pvnet.vbus.errors import DeviceFailedError, VbusError
 from pvnet.vbus.layout import BusVector, CallDescriptor, DeviceCall, DeviceClose, DeviceOpen, DeviceShm
 from pvnet.vbus.north_driver import NO_SIGNAL
 from pvnet.vbus.south_signals import HostSignal, SouthSignals, nothing
@@ -66,7 +71,11 @@ class OpenDevice:
         self._calls = calls
         self.handle = handle
         self.id = id
+        self.named = ""
+        """The device, for logs."""
         self.connection: Connection | None = None
+        self.ending = False
+        """Whether the connection ends after the current input, and why has been said."""
         self.regions: dict[int, Region] = {}
         self.signals: list[HostSignal] = []
 
@@ -111,6 +120,7 @@ class BusCalls:
     """Executes bus calls of one client.
 
     :param bus_of: the client's bus now; raises EPERM when there is none.
+    :param handles: most open handles at a time.
     """
 
     def __init__(
@@ -122,6 +132,7 @@ class BusCalls:
         signals: SouthSignals,
         counters: Counters,
         turn: Turn,
+        handles: int,
     ) -> None:
         self.client = client
         self.arena = arena
@@ -133,6 +144,7 @@ class BusCalls:
         self._counters = counters
         self._generation = 1
         self._number = 0
+        self._limit = handles
         self._open: dict[int, OpenDevice] = {}
 
     @property
@@ -163,7 +175,7 @@ class BusCalls:
         except WireError:
             return -EINVAL
         except VbusError as error:
-            return -error.errno
+            return error.result
 
     # -- the four calls ----------------------------------------------------------------------------------------------
 
@@ -172,8 +184,15 @@ class BusCalls:
             bus = self._bus_of()
         except VbusError:
             return -ENOENT
+        if len(self._open) >= self._limit:
+            return -ENOSPC
         opened = OpenDevice(self, self._generation << 32 | (self._number + 1), request.id)
-        opened.connection = bus.open(request.id, request.version, opened)
+        try:
+            connection = bus.open(request.id, request.version, opened)
+        except DeviceFailedError as error:
+            self._note_failed(opened, error)
+            return error.result
+        opened.connection, opened.named = connection, connection.named
         self._number += 1
         self._open[opened.handle] = opened
         self.arena.write(address, DeviceOpen(request.id, request.version, opened.handle).encode())
@@ -191,7 +210,11 @@ class BusCalls:
         if request.length > MAX_CALL_DATA:
             return -EINVAL
         data = bytearray(self.arena.read(request.address, request.length)) if request.length else bytearray()
-        result = self._ask(opened, lambda: connection.call(request.func, memoryview(data), request.flags))
+
+        def call() -> int:
+            return operator.index(connection.call(request.func, memoryview(data), request.flags))
+
+        result = self._ask(opened, "call", call)
         if not -4096 < result <= RESULT_MAX:
             self.turn.warn("bad_result", device=opened.id, func=request.func, result=result)
             return -EIO
@@ -213,7 +236,7 @@ class BusCalls:
             connection.shm(request.id, region, request.flags)
             return 0
 
-        result = self._ask(opened, register)
+        result = self._ask(opened, "shm", register)
         if result < 0:
             if signal is not None:
                 self._signals.abandon(signal)
@@ -240,36 +263,55 @@ class BusCalls:
         opened = self._open.get(handle)
         if opened is None:
             raise VbusError(ENOENT, f"handle {handle:#x} is not open")
-        if opened.connection is None:
+        if opened.connection is None or opened.ending:
             raise VbusError(ENODEV, "the device was taken away")
         return opened, opened.connection
 
-    def _ask(self, opened: OpenDevice, question: Callable[[], int]) -> int:
+    def _ask(self, opened: OpenDevice, doing: str, question: Callable[[], int]) -> int:
         try:
             return question()
         except VbusError as error:
-            return -error.errno
+            return error.result
         except RingError as error:
             if isinstance(error, RingFault):
                 self.fault(opened, str(error))
             return -error.errno
-        except PvnetError as error:
-            self.fault(opened, str(error))
+        except Exception as error:  # noqa: BLE001 - a device's own code must cost only its connection
+            self.failed(opened, doing, error)
             return -EIO
 
     # -- how connections end -----------------------------------------------------------------------------------------
 
     def fault(self, opened: OpenDevice, text: str) -> None:
         """The client broke the protocol of this connection: it ends after the current input."""
-        self._counters["faults"] += 1
-        self.turn.warn("connection_fault", device=opened.id, reason=text)
-        self.turn.defer(opened, opened.end)
+        if not opened.ending:
+            self._counters["faults"] += 1
+            self.turn.warn("connection_fault", device=opened.id, reason=text)
+            self._end_soon(opened)
 
-    def signal_fault(self, signal: HostSignal, error: PvnetError) -> None:
+    def failed(self, opened: OpenDevice, doing: str, error: Exception) -> None:
+        """The device raised ``error``: its connection ends after the current input, as by a fault."""
+        if isinstance(error, PvnetError):
+            self.fault(opened, str(error))
+        elif not opened.ending:
+            self._note_failed(opened, DeviceFailedError(opened.named, doing, error))
+            self._end_soon(opened)
+
+    def signal_fault(self, signal: HostSignal, error: Exception) -> None:
         """A wakeup of ``signal`` failed."""
         opened = self._open.get(signal.owner)
         if opened is not None:
-            self.fault(opened, str(error))
+            self.failed(opened, "on_wakeup", error)
+
+    def _end_soon(self, opened: OpenDevice) -> None:
+        opened.ending = True
+        for signal in opened.signals:
+            self._signals.unmap(signal)  # nothing wakes it any more
+        self.turn.defer(opened, opened.end)
+
+    def _note_failed(self, opened: OpenDevice, error: DeviceFailedError) -> None:
+        self._counters["device_failed"] += 1
+        self.turn.warn("device_failed", device=opened.id, reason=str(error))
 
     def reset(self) -> None:
         """Every connection ends, every handle dies, and a new generation of handles begins."""
@@ -286,12 +328,16 @@ class BusCalls:
             return
         for signal in opened.signals:
             self._signals.unmap(signal)
-        for step in (connection.close, connection.release):
+        for step, doing in ((connection.close, "close"), (connection.release, "release")):
             try:
                 step()
             except PvnetError as error:
                 self._counters["faults"] += 1
                 self.turn.warn("close_failed", device=opened.id, reason=str(error))
+            except Exception as error:  # noqa: BLE001 - a device's own code must cost only its connection
+                if not opened.ending:
+                    self._note_failed(opened, DeviceFailedError(opened.named, doing, error))
+                opened.ending = True
         for signal in opened.signals:
             self._signals.release(signal)
             signal.on_wakeup = nothing  # or the two would hold each other, and the client's memory, until a collection

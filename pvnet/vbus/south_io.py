@@ -54,6 +54,7 @@ class VbusSouthConfig:
     :ivar queues: event queues that QREG must bring, 1 to 8 (an original host had 1).
     :ivar allow_2026: offer IOQ-2026 in NEGOTIATE.
     :ivar signals: most signals at a time; beyond it DEVSHM is ENOSPC.
+    :ivar handles: most open handles at a time, dead ones that nobody closed included; beyond it DEVOPEN is ENOSPC.
     :ivar channels: most fast call channels; beyond it FASTCALL_ADD is ENOSPC.
     :ivar poll: seconds between two rescue polls.
     """
@@ -61,6 +62,7 @@ class VbusSouthConfig:
     queues: int = 1
     allow_2026: bool = True
     signals: int = 1024
+    handles: int = 1024
     channels: int = 256
     poll: float = 0.1
 

@@ -125,7 +125,7 @@ class SouthSignals:
         self._by_handle: dict[int, HostSignal] = {}
         self._by_cookie: dict[int, HostSignal] = {}
         self._closing: list[HostSignal] = []
-        self._wakeups: Wakeups[HostSignal] = Wakeups(counters, ready)
+        self._wakeups: Wakeups[HostSignal] = Wakeups(counters, ready, catches=Exception)
         self.rung = self._wakeups.rang
         """Look at a signal's shared bytes soon."""
         self.polled = self._wakeups.poll

@@ -36,11 +36,16 @@ S = TypeVar("S", bound=Sleeper)
 
 
 class Wakeups(Generic[S]):
-    """The marked signals of one machine; ``ready`` is called when there is something for :meth:`run`."""
+    """The marked signals of one machine.
 
-    __slots__ = ("_counters", "_marked", "_ready", "_suspects")
+    :param ready: called when there is something for :meth:`run`.
+    :param catches: what a wakeup may raise to have failed; the rest is raised on.
+    """
 
-    def __init__(self, counters: Counters, ready: Callable[[], None]) -> None:
+    __slots__ = ("_catches", "_counters", "_marked", "_ready", "_suspects")
+
+    def __init__(self, counters: Counters, ready: Callable[[], None], catches: type[Exception] = PvnetError) -> None:
+        self._catches = catches
         self._counters = counters
         self._ready = ready
         self._marked: OrderedDict[S, bool] = OrderedDict()
@@ -69,7 +74,7 @@ class Wakeups(Generic[S]):
         self._marked.pop(signal, None)
         self._suspects.discard(signal)
 
-    def run(self, budget: int, fault: Callable[[S, PvnetError], None]) -> None:
+    def run(self, budget: int, fault: Callable[[S, Exception], None]) -> None:
         """Wake up to ``budget`` of them, the oldest mark first; ``fault`` is told when a wakeup failed."""
         marked = self._marked
         for _ in range(min(budget, len(marked))):
@@ -79,7 +84,7 @@ class Wakeups(Generic[S]):
                     signal.on_wakeup()
                 elif signal.shm.wakeup(signal.on_wakeup):
                     self.rang(signal)
-            except PvnetError as error:
+            except self._catches as error:
                 fault(signal, error)
             if not marked:
                 return

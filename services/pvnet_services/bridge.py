@@ -22,7 +22,7 @@ from pvnet.pb.v1.management_pb2 import ManagementReply, SwitchAdmin, VbusAdmin
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.service import NodeConfig, run_service
 from pvnet.runtime.topology import Topology
-from pvnet.vbus.errors import VbusError
+from pvnet.vbus.errors import DeviceFailedError, VbusError
 from pvnet.vbus.venet_south import VenetDevice
 from pvnet_services.switch_ports import SwitchPorts
 from pvnet_services.switches import Switches
@@ -80,7 +80,9 @@ class BridgeNode:
             for device in partition.devices:
                 self._device_create(device.device_class, device.name, device.attributes)
                 registry.attach(device.name, name)
-        except VbusError as error:
+        except ConfigError:
+            raise
+        except PvnetError as error:  # devices of third parties raise of the tree what they like
             raise ConfigError(f"partition {name}: {error}") from None
 
     async def stop(self) -> None:
@@ -108,9 +110,15 @@ class BridgeNode:
 
     def _device_remove(self, name: str) -> None:
         device = self.host.registry.device(name)
-        self.host.registry.device_remove(name)
+        failure: DeviceFailedError | None = None
+        try:
+            self.host.registry.device_remove(name)
+        except DeviceFailedError as error:  # it is removed, and says so below
+            failure = error
         if isinstance(device, VenetDevice):
             self.switches.unplug_venet(device)
+        if failure is not None:
+            raise failure
 
     # --- management --------------------------------------------------------------------------------------------------
 
@@ -132,6 +140,8 @@ class BridgeNode:
                     self.endpoint.refuse(envelope, f"the vbus host does not take {kind}")
                     return
         except PvnetError as error:
+            if isinstance(error, DeviceFailedError):
+                self.endpoint.note(Note("device_failed", (("reason", str(error)),), "warning"))
             self._answer(envelope, _refusal(error))
             return
         self._answer(envelope, ManagementReply(status_json=json.dumps(shown)))

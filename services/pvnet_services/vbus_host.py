@@ -23,7 +23,7 @@ from typing import Final, assert_never
 
 from pvnet.core.errors import PvnetError
 from pvnet.core.machine import Note, Tick
-from pvnet.papr.errno import EINVAL, ENOENT, EPERM
+from pvnet.papr.errno import EINVAL, EIO, ENOENT, EPERM
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.vbus_pb2 import VbusWrite
 from pvnet.runtime.driver import Driver
@@ -39,6 +39,7 @@ from pvnet.vbus.bus import BusRegistry
 from pvnet.vbus.device import DeviceClass
 from pvnet.vbus.errors import VbusError
 from pvnet.vbus.layout import Doorbell as Register
+from pvnet.vbus.layout import is_type
 from pvnet.vbus.mirror import Mirror
 from pvnet.vbus.south import VbusSouth
 from pvnet.vbus.south_io import SouthInput, SouthOutput
@@ -66,7 +67,10 @@ def load_classes(log: Callable[[str, str], None]) -> dict[str, DeviceClass]:
     for point in sorted(entry_points(group=DEVICES_GROUP), key=lambda each: each.name):
         try:
             made_by: DeviceClass = point.load()
-            found[made_by.name] = made_by
+            name, type_ = str(made_by.name), str(made_by.type)
+            if not is_type(type_):
+                raise VbusError(EINVAL, f"class {name!r} makes devices of type {type_!r}")
+            found[name] = made_by
         except Exception as error:  # noqa: BLE001 - somebody else's package must not keep the host from starting
             log(point.name, f"{type(error).__name__}: {error}")
     return found
@@ -125,12 +129,18 @@ class VbusClient:
         self._host.give_turns()
 
     def turn(self, event: SouthInput | Tick) -> None:
-        """Give the bridge an input.  What fails in a device's own code costs its client this turn, nobody else."""
+        """Give the bridge an input.
+
+        What a device raises ends its connection, inside of the machine.  What comes out here is a mistake of the host
+        itself: it costs this client this turn, and nobody else anything; a call is answered all the same.
+        """
         try:
             self.driver.feed(event)
         except Exception as error:
-            self._host.endpoint.counters["device_failed"] += 1
-            self._host.endpoint.log.error("device_failed", client=self.name, exc_info=error)
+            self._host.endpoint.counters["turn_failed"] += 1
+            self._host.endpoint.log.error("turn_failed", client=self.name, exc_info=error)
+            if isinstance(event, io.BridgeCall):
+                self._answer(event.tag, -EIO)
 
     def call(self, envelope: Envelope) -> None:
         """Execute a bridge call."""
@@ -170,17 +180,23 @@ class VbusClient:
 
     # --- out ---------------------------------------------------------------------------------------------------------
 
+    def _answer(self, tag: int, result: int) -> None:
+        envelope = self._calls.pop(tag, None)
+        if envelope is None:
+            return  # its turn failed, and that was the answer
+        reply = Envelope()
+        reply.vbus_reply.result = result
+        if self._mirror is not None:
+            self._mirror.fill(reply.vbus_reply.writes)
+        self._host.endpoint.reply(envelope, reply)
+
     def _post(self, envelope: Envelope) -> None:
         self._host.endpoint.post(self.name, envelope)
 
     def _carry_out(self, output: SouthOutput) -> None:
         match output:
             case io.BridgeResult(tag, result):
-                reply = Envelope()
-                reply.vbus_reply.result = result
-                if self._mirror is not None:
-                    self._mirror.fill(reply.vbus_reply.writes)
-                self._host.endpoint.reply(self._calls.pop(tag), reply)
+                self._answer(tag, result)
             case io.Interrupt(queue):
                 if self._irq is not None:
                     self._irq.ring()

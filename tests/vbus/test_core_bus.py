@@ -149,6 +149,7 @@ def test_everything_is_shown_as_plain_values(registry: BusRegistry) -> None:
         "id": 0,
         "opened_by": "lpar1",
         "attributes": {"mac": "02:11:22:33:44:55"},
+        "error": None,
     }
     assert registry.shown() == {
         "buses": [{"name": "lan", "devices": [device], "members": [{"name": "lpar1", "connected": True}]}],

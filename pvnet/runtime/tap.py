@@ -5,7 +5,8 @@ and takes TCP in pieces of up to 64 KiB with the checksum left to do, which is a
 frame.  Everything is set up by ioctl; no program is run.
 
 Needs root or CAP_NET_ADMIN, unless the device exists already and belongs to this user
-(``ip tuntap add NAME mode tap vnet_hdr user USER``).
+(``ip tuntap add NAME mode tap vnet_hdr user USER``).  The rights to use such a device are not those to change it: what
+is not as it was wanted stays as whoever made it has set it, and :attr:`Tap.left_as_is` says so.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from pathlib import Path
 from typing import Final
 
 from pvnet.core.errors import ConfigError, UnavailableError
@@ -39,7 +42,9 @@ _TUN_F_CSUM_TSO4_TSO6_ECN: Final = 0x0F
 
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
+_SIOCGIFADDR: Final = 0x8915
 _SIOCSIFADDR: Final = 0x8916
+_SIOCGIFNETMASK: Final = 0x891B
 _SIOCSIFNETMASK: Final = 0x891C
 _SIOCGIFMTU: Final = 0x8921
 _SIOCSIFMTU: Final = 0x8922
@@ -76,8 +81,20 @@ class TapOptions:
     up: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class LeftAsIs:
+    """A property of an interface that was there before, which we have no right to change."""
+
+    what: str
+    wanted: str
+
+
 class Tap:
-    """An open TAP device, non-blocking.  An interface that this made goes away when it is closed."""
+    """An open TAP device, non-blocking.  An interface that this made goes away when it is closed.
+
+    :ivar left_as_is: what differs from the options, on an interface that was there before and is not ours to change.
+    :ivar mtu, mac: what the interface has.
+    """
 
     def __init__(self, options: TapOptions) -> None:
         """Open, and make and set up the interface as the options say; blocks for some milliseconds.
@@ -94,9 +111,10 @@ class Tap:
         self._fd = -1
         with entered(options.namespace):
             try:
+                was_there = _exists(options.name)
                 self._fd = self._open(options)
                 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
-                    _set_up(control, options, addresses)
+                    self.left_as_is = tuple(_set_up(control, options, addresses, may_stay=was_there))
                     self.mtu: int = _get_int(control, _SIOCGIFMTU, self.name)
                     self.mac: bytes = _ioctl(control, _SIOCGIFHWADDR, _ifreq(self.name))[18:24]
             except BaseException:
@@ -216,26 +234,59 @@ def _exists(name: str) -> bool:
         return True
 
 
-def _set_up(control: socket.socket, options: TapOptions, addresses: list[IPv4Interface | IPv6Interface]) -> None:
-    """Set what differs from what is there, so that a user who owns the device needs no more rights."""
-    name = options.name
-    doing = "hardware address"
+def _set_up(
+    control: socket.socket, options: TapOptions, addresses: list[IPv4Interface | IPv6Interface], *, may_stay: bool
+) -> list[LeftAsIs]:
+    """Set what differs from what is there; with ``may_stay`` return what we may not set, instead of failing."""
+    name, mac, mtu = options.name, options.mac, options.mtu
+    steps: list[tuple[str, str, Callable[[], None]]] = []
+    if mac is not None and _ioctl(control, _SIOCGIFHWADDR, _ifreq(name))[18:24] != mac:
+        hardware = _ifreq(name, struct.pack("=H", _ARPHRD_ETHER) + mac)
+        steps.append(("hardware address", mac.hex(":"), lambda: _set(control, _SIOCSIFHWADDR, hardware)))
+    if mtu is not None and _get_int(control, _SIOCGIFMTU, name) != mtu:
+        size = _ifreq(name, struct.pack("=i", mtu))
+        steps.append(("MTU", str(mtu), lambda: _set(control, _SIOCSIFMTU, size)))
+    steps += [
+        ("address", str(each), partial(_add_address, control, name, each))
+        for each in addresses
+        if not _has_address(control, name, each)
+    ]
+    (flags,) = struct.unpack_from("=H", _ioctl(control, _SIOCGIFFLAGS, _ifreq(name)), 16)
+    if options.up and not flags & _IFF_UP:
+        up = _ifreq(name, struct.pack("=H", flags | _IFF_UP))
+        steps.append(("state", "up", lambda: _set(control, _SIOCSIFFLAGS, up)))
+    left: list[LeftAsIs] = []
+    for what, wanted, change in steps:
+        try:
+            change()
+        except OSError as error:
+            forbidden = error.errno in (errno.EPERM, errno.EACCES)
+            if forbidden and may_stay:
+                left.append(LeftAsIs(what, wanted))
+                continue
+            why = f"not permitted: {NOT_PERMITTED}" if forbidden else error.strerror
+            raise _problem(error)(f"TAP {name}: {what} {wanted}: {why}") from None
+    return left
+
+
+def _set(control: socket.socket, number: int, request: bytes) -> None:
+    _ioctl(control, number, request)
+
+
+def _has_address(control: socket.socket, name: str, address: IPv4Interface | IPv6Interface) -> bool:
+    """Whether the interface has it already: an IPv4 address as its first one."""
+    if isinstance(address, IPv6Interface):
+        wanted = (address.ip.packed.hex(), f"{address.network.prefixlen:02x}", name)
+        try:
+            lines = Path("/proc/thread-self/net/if_inet6").read_text().splitlines()
+        except OSError:
+            return False  # a kernel without IPv6
+        return any((words := line.split())[0] == wanted[0] and (words[2], words[5]) == wanted[1:] for line in lines)
     try:
-        if options.mac is not None and _ioctl(control, _SIOCGIFHWADDR, _ifreq(name))[18:24] != options.mac:
-            _ioctl(control, _SIOCSIFHWADDR, _ifreq(name, struct.pack("=H", _ARPHRD_ETHER) + options.mac))
-        doing = f"MTU {options.mtu}"
-        if options.mtu is not None and _get_int(control, _SIOCGIFMTU, name) != options.mtu:
-            _ioctl(control, _SIOCSIFMTU, _ifreq(name, struct.pack("=i", options.mtu)))
-        for address in addresses:
-            doing = f"address {address}"
-            _add_address(control, name, address)
-        doing = "up"
-        (flags,) = struct.unpack_from("=H", _ioctl(control, _SIOCGIFFLAGS, _ifreq(name)), 16)
-        if options.up and not flags & _IFF_UP:
-            _ioctl(control, _SIOCSIFFLAGS, _ifreq(name, struct.pack("=H", flags | _IFF_UP)))
-    except OSError as error:
-        what = f"not permitted: {NOT_PERMITTED}" if error.errno in (errno.EPERM, errno.EACCES) else error.strerror
-        raise _problem(error)(f"TAP {name}: {doing}: {what}") from None
+        found = [_ioctl(control, number, _ifreq(name))[20:24] for number in (_SIOCGIFADDR, _SIOCGIFNETMASK)]
+    except OSError:
+        return False  # it has none
+    return found == [address.ip.packed, address.netmask.packed]
 
 
 def _add_address(control: socket.socket, name: str, address: IPv4Interface | IPv6Interface) -> None:

@@ -38,6 +38,8 @@ class GuestTap:
         self._turn: Callable[[], None] = _nothing
         self._headers = VnetHeaders()
         self._header = memoryview(bytearray(VNET_HEADER_BYTES))
+        self._spill = memoryview(bytearray(1))
+        """Where a frame that is too long for its buffer shows itself: the kernel cuts it off silently."""
         self._loop = asyncio.get_running_loop()
         self._reading = False
         self._burst = 1
@@ -91,15 +93,18 @@ class GuestTap:
             self._pause()
             return
         frames: list[tuple[int, int, Offload]] = []
-        read, header, decode = self.tap.readv, self._header, self._headers.decode
+        read, header, spill, decode = self.tap.readv, self._header, self._spill, self._headers.decode
         for number, buffer in enumerate(buffers):
             try:
-                size = read((header, buffer))
+                size = read((header, buffer, spill))
             except OSError as error:
                 self._failed(error)
                 break
             if not size:
                 break
+            if size > VNET_HEADER_BYTES + len(buffer):
+                self.counters["too_long"] += 1
+                continue
             try:
                 offload = decode(bytes(header))
             except WireError:

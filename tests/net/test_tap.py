@@ -6,8 +6,10 @@ import asyncio
 import os
 import re
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
@@ -326,11 +328,73 @@ def test_an_interface_that_must_be_there_and_is_not(namespace):
     assert "lab1" in ip("-n", namespace, "link", "show"), "it was not ours to remove"
 
 
+@pytest.fixture
+def open_device():
+    """A ``/dev/net/tun`` that everybody may open, as most distributions have it."""
+    with tempfile.TemporaryDirectory(prefix="pvnet-tun-") as directory:
+        path = Path(directory) / "tun"
+        try:
+            os.mknod(path, 0o666 | stat.S_IFCHR, Path("/dev/net/tun").stat().st_rdev)
+            path.chmod(0o666)
+            Path(directory).chmod(0o755)
+            os.close(os.open(path, os.O_RDWR))
+        except OSError as error:
+            pytest.skip(f"no device files here: {error}")
+        yield path
+
+
+_SHOW = "print(sorted((each.what, each.wanted) for each in tap.left_as_is), tap.mtu, tap.mac.hex(':'))\n"
+
+
+@net_admin
+def test_a_device_made_for_a_user_works_without_rights_and_stays_as_it_is(namespace, open_device):
+    ip("-n", namespace, "tuntap", "add", "lab1", "mode", "tap", "vnet_hdr", "user", "65534")
+    ip("-n", namespace, "link", "set", "lab1", "address", "02:00:00:00:00:77", "mtu", "4000")
+    wanted = f"mtu=1500, mac={MAC_A!r}, addresses=('10.9.0.1/24', 'fd09::1/64')"
+    out = _as_nobody(f"tap = Tap(TapOptions('lab1', {wanted}))\n" + _SHOW, namespace, open_device)
+    assert out == (
+        "[('MTU', '1500'), ('address', '10.9.0.1/24'), ('address', 'fd09::1/64'), "
+        "('hardware address', '02:00:00:00:0a:01'), ('state', 'up')] 4000 02:00:00:00:00:77\n"
+    )
+    ip("-n", namespace, "link", "set", "lab1", "address", "02:00:00:00:0a:01", "mtu", "1500", "up")
+    for address in ("10.9.0.1/24", "fd09::1/64"):
+        ip("-n", namespace, "address", "add", address, "dev", "lab1")
+    talk = (
+        "frame = bytes(10) + b'\\xff' * 6 + bytes([2, 0, 0, 0, 0, 9]) + bytes([0x88, 0xb5]) + bytes(46)\n"
+        "assert tap.writev([frame])\n"
+    )
+    out = _as_nobody(f"tap = Tap(TapOptions('lab1', {wanted}))\n" + _SHOW + talk, namespace, open_device)
+    assert out == "[] 1500 02:00:00:00:0a:01\n", "nothing to say where everything is as it was wanted"
+    assert "lab1: 1 " in _received(namespace)
+
+
+@net_admin
+def test_what_others_made_for_somebody_else_is_refused(namespace, open_device):
+    ip("-n", namespace, "tuntap", "add", "lab1", "mode", "tap", "vnet_hdr", "user", "1")
+    program = "try: Tap(TapOptions('{}', mtu=4000))\nexcept ConfigError as error: print(type(error).__name__, error)"
+    for name in ("lab1", "lab2"):
+        out = _as_nobody(program.format(name), namespace, open_device)
+        assert out.startswith(f"UnavailableError TAP {name}: not permitted: needs root or CAP_NET_ADMIN")
+
+
+@net_admin
+def test_with_rights_a_device_that_was_there_is_changed(namespace):
+    ip("-n", namespace, "tuntap", "add", "lab1", "mode", "tap", "vnet_hdr", "user", "65534")
+    tap = Tap(TapOptions("lab1", namespace, mtu=4000, mac=MAC_A, addresses=("10.9.0.1/24", "fd09::1/64")))
+    tap.close()
+    assert (tap.left_as_is, tap.mtu, tap.mac) == ((), 4000, MAC_A)
+    shown = ip("-n", namespace, "address", "show", "dev", "lab1")
+    assert "inet 10.9.0.1/24" in shown
+    assert "inet6 fd09::1/64" in shown
+
+
 @net_admin
 def test_values_that_the_kernel_refuses_name_the_property(namespace):
     with pytest.raises(ConfigError, match=r"TAP lab1: MTU 70000: Invalid argument"):
         Tap(TapOptions("lab1", namespace, mtu=70000))
-    with pytest.raises(ConfigError, match=r"TAP lab1: hardware address: Cannot assign requested address"):
+    with pytest.raises(
+        ConfigError, match=r"TAP lab1: hardware address ff:ff:ff:ff:ff:ff: Cannot assign requested address"
+    ):
         Tap(TapOptions("lab1", namespace, mac=BROADCAST))
     assert "lab1" not in ip("-n", namespace, "link", "show"), "nothing is left behind"
 
@@ -353,11 +417,15 @@ def test_a_namespace_that_is_not_there_is_named():
         Tap(TapOptions("lab1", "/proc/self/status"))
 
 
-def _as_nobody(program: str) -> str:
+def _as_nobody(program: str, namespace: str | None = None, device: Path | None = None) -> str:
     """What a program without rights prints; modules are loaded before the rights go, for root's home may hold them."""
-    loaded = "import os\nfrom pvnet.core.errors import ConfigError\nfrom pvnet.runtime.tap import Tap, TapOptions\n"
+    loaded = "import os\nfrom pvnet.core.errors import ConfigError\nfrom pvnet.runtime import tap as module\n"
+    loaded += "from pvnet.runtime.tap import Tap, TapOptions\n"
+    if device is not None:
+        loaded += f"module._DEVICE = {str(device)!r}\n"
     drop = "if os.geteuid() == 0:\n    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-    command = [sys.executable, "-c", loaded + drop + program]
+    where = [] if namespace is None else ["ip", "netns", "exec", namespace]
+    command = [*where, sys.executable, "-c", loaded + drop + program]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout

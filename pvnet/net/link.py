@@ -207,6 +207,11 @@ class ConnectingLink:
         return self._link is not None
 
     @property
+    def state(self) -> str:
+        """How the link is; '' while it is up."""
+        return "" if self.up else f"down ({self.last_error or 'not connected yet'})"
+
+    @property
     def mtu(self) -> int:
         """The MTU agreed, or ours while there is no connection."""
         return self._link.mtu if self._link else self._options.mtu
@@ -337,6 +342,11 @@ class ListeningLink:
         self._server: asyncio.Server | None = None
 
     @property
+    def state(self) -> str:
+        """How many switches are connected."""
+        return f"listening, {len(self.peers)} connected"
+
+    @property
     def port(self) -> int:
         """The TCP port, also when 0 was asked for."""
         assert self._server is not None
@@ -385,11 +395,7 @@ class ListeningLink:
             self.counters["too_many_peers"] += 1
             link.close(f"{MOST_PEERS} switches are connected already")
             return
-        base = name = f"link:{hello.lab}/{hello.name}"
-        number = 1
-        while name in self.peers:
-            number += 1
-            name = f"{base}#{number}"
+        name = self._switch.free_name(f"link:{hello.lab}/{hello.name}")
         port = self.peers[name] = PeerPort(name, link)
         self._switch.plug(port)
         _log.info("link_up", link=name, peer=link.peer, mtu=link.mtu)

@@ -3,7 +3,8 @@
 As a mirror (:meth:`~pvnet.net.running_switch.RunningSwitch.plug_sink`) the writer sees all traffic.  Packets with
 work left to do are finished by the switch before, so every frame in the file is complete.  Writing never holds the
 switch up: what a pipe does not take at once waits in a bounded buffer, beyond which whole frames are dropped and
-counted.  When the reader of a pipe goes away the capture ends with a note.
+counted.  When the reader of a pipe goes away, or the disk is full, the capture ends with a note; what is lost by that
+is counted.
 
 A named pipe (``mkfifo``; ``wireshark -k -i FIFO``) is waited for: frames before its reader comes are dropped.
 """
@@ -18,11 +19,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from pvnet.capture.pcapng import LINKTYPE_ETHERNET, CapturedFrame, PcapngWriter, packet_block, read_pcapng
-from pvnet.core.errors import ConfigError
+from pvnet.core.errors import ConfigError, PvnetError
 from pvnet.core.machine import Counters, Note
 from pvnet.vbus.packet import ACCEPTS_NOTHING, ETHERNET_HEADER, MAX_MTU, Packet, packet_of
 
@@ -32,10 +34,31 @@ MOST_WAITING: Final = 8 << 20
 _LOOK_AGAIN_S: Final = 0.2
 
 
+class _Chunk:
+    """Whole blocks that wait; ``tails`` are the bytes that follow each frame's block, to know what is cut off."""
+
+    __slots__ = ("rest", "tails")
+
+    def __init__(self, blocks: list[bytes], *, has_frames: bool) -> None:
+        self.rest = memoryview(b"".join(blocks))
+        self.tails: list[int] = []
+        if has_frames:
+            tail = len(self.rest)
+            for block in blocks:
+                tail -= len(block)
+                self.tails.append(tail)
+
+    def frames(self) -> int:
+        """Frames that are not written, or not to their end."""
+        rest = len(self.rest)
+        return sum(tail < rest for tail in self.tails)
+
+
 class PcapPort:
     """A :class:`~pvnet.vbus.packet.NetPort` that writes.  ``note`` hears when the capture begins and ends.
 
-    Counted: ``frames``, ``no_reader``, ``buffer_full``.
+    Counted: ``frames``, and as losses ``no_reader``, ``buffer_full``, ``unwritten`` (waited when the capture ended) and
+    ``ended`` (came afterwards).
     """
 
     mtu = MAX_MTU
@@ -60,32 +83,60 @@ class PcapPort:
         self._note = note
         self._clock_ns = clock_ns
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[memoryview] = deque()
+        self._waiting: deque[_Chunk] = deque()
         self._waiting_bytes = 0
         self._writing = False
         self._all_written = asyncio.Event()
         self._all_written.set()
         self._fd = -1
         self._look: asyncio.TimerHandle | None = None
-        self.ended = False
+        self._is_opening = True
+        self.end_reason = ""
         if isinstance(target, int):
             os.set_blocking(target, False)
             self._begin(target)
-        elif target.is_fifo():
+        elif self._is_fifo(target):
             self._look_for_reader()
         else:
             self._begin(self._opened(target, os.O_CREAT | os.O_TRUNC))
+        if self.end_reason:
+            raise ConfigError(f"capture file {target}: {self.end_reason}")
+        self._is_opening = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the capture is over for good; :attr:`end_reason` says why."""
+        return bool(self.end_reason)
+
+    @property
+    def state(self) -> str:
+        """How the capture is; '' while it is written."""
+        if self.end_reason:
+            return f"ended ({self.end_reason})"
+        return "waits for a reader" if self._look is not None else ""
+
+    def losses(self) -> dict[str, int]:
+        """What was not written, by reason."""
+        return {reason: count for reason, count in self.counters.items() if reason != "frames"}
+
+    @staticmethod
+    def _is_fifo(path: Path) -> bool:
+        try:
+            return path.is_fifo()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"capture file {path}: {_why(error)}") from None
 
     def _opened(self, path: Path, flags: int) -> int:
         try:
             return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o644)
-        except OSError as error:
-            if error.errno == errno.ENXIO and not flags:
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENXIO and not flags:
                 return -1
-            raise ConfigError(f"capture file {path}: {error.strerror}") from None
+            raise ConfigError(f"capture file {path}: {_why(error)}") from None
 
     def _look_for_reader(self) -> None:
         assert isinstance(self._target, Path)
+        self._look = None
         fd = self._opened(self._target, 0)
         if fd >= 0:
             self._begin(fd)
@@ -100,14 +151,16 @@ class PcapPort:
 
     def _begin(self, fd: int) -> None:
         self._fd = fd
-        writer = PcapngWriter(self._put)
+        writer = PcapngWriter(lambda block: self._put([block], has_frames=False))
         writer.interface(self.name)
+        if self.end_reason:
+            return
         self._note(Note("capture_begun", (("port", self.name),), "info"))
 
     def deliver(self, packets: list[Packet]) -> int:
         """Write frames; what finds no room is dropped and counted here, so all are taken."""
         if self._fd < 0:
-            self.counters["no_reader"] += len(packets)
+            self.counters["ended" if self.end_reason else "no_reader"] += len(packets)
             return len(packets)
         now = self._clock_ns()
         blocks = []
@@ -120,14 +173,15 @@ class PcapPort:
             blocks.append(packet_block(0, now, packet.tobytes()))
         self.counters["frames"] += len(blocks)
         if blocks:
-            self._put(b"".join(blocks))
+            self._put(blocks, has_frames=True)
         return len(packets)
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, blocks: list[bytes], *, has_frames: bool) -> None:
         if self._fd < 0:
             return
-        self._waiting.append(memoryview(data))
-        self._waiting_bytes += len(data)
+        chunk = _Chunk(blocks, has_frames=has_frames)
+        self._waiting.append(chunk)
+        self._waiting_bytes += len(chunk.rest)
         if not self._writing:
             self._flush()
 
@@ -136,12 +190,11 @@ class PcapPort:
         try:
             while self._waiting:
                 first = self._waiting[0]
-                count = os.write(self._fd, first)
+                count = os.write(self._fd, first.rest)
                 self._waiting_bytes -= count
-                if count == len(first):
+                first.rest = first.rest[count:]
+                if not first.rest:
                     self._waiting.popleft()
-                else:
-                    self._waiting[0] = first[count:]
         except BlockingIOError:
             if not self._writing:
                 self._writing = True
@@ -157,9 +210,11 @@ class PcapPort:
             self._loop.remove_writer(self._fd)
 
     def _end(self, reason: str) -> None:
+        self.end_reason = reason
         self.close()
-        self.ended = True
-        self._note(Note("capture_ended", (("port", self.name), ("reason", reason)), "info"))
+        if not self._is_opening:
+            fields = (("port", self.name), ("reason", reason), ("unwritten", self.counters["unwritten"]))
+            self._note(Note("capture_ended", fields, "warning"))
 
     async def finish(self, wait_s: float = 1.0) -> None:
         """Give a slow reader some seconds to take what waits, then close."""
@@ -180,6 +235,10 @@ class PcapPort:
                 self._writing = False
             os.close(self._fd)
             self._fd = -1
+        unwritten = sum(chunk.frames() for chunk in self._waiting)
+        if unwritten:
+            self.counters["frames"] -= unwritten
+            self.counters["unwritten"] += unwritten
         self._waiting.clear()
         self._waiting_bytes = 0
 
@@ -194,17 +253,27 @@ class PcapReplay:
     accepts = ACCEPTS_NOTHING
 
     def __init__(self, path: Path, *, name: str | None = None, speed: float = 1.0) -> None:
-        """Check that the file is there.
+        """Check that the file is there and is a capture, as far as its first frame.
 
         Raises:
-            ConfigError: it cannot be read.
+            ConfigError: it cannot be read, or is none.
         """
         try:
             if not stat.S_ISREG(path.stat().st_mode):
                 raise ConfigError(f"capture file {path}: not a file")
             self._file = path.open("rb")
-        except OSError as error:
-            raise ConfigError(f"capture file {path}: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"capture file {path}: {_why(error)}") from None
+        try:
+            if not self._file.peek(1):
+                raise ConfigError(f"capture file {path}: it is empty: expected a pcapng file")
+            self._frames = read_pcapng(self._file)
+            self._first = next(self._frames, None)
+        except (OSError, PvnetError) as error:
+            self._file.close()
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"capture file {path}: {error}") from None
         self.name = name or f"replay:{path}"
         self.counters = Counters()
         self.receive: Callable[[list[Packet]], None] = lambda _packets: None
@@ -213,6 +282,10 @@ class PcapReplay:
     def deliver(self, packets: list[Packet]) -> int:
         """Take and forget."""
         return len(packets)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
 
     async def run(self) -> int:
         """Send everything; return how many frames were sent.  Frames of other link types are skipped and counted.
@@ -224,7 +297,7 @@ class PcapReplay:
         began = loop.time()
         first_ns: int | None = None
         with self._file:
-            for frame in read_pcapng(self._file):
+            for frame in () if self._first is None else chain((self._first,), self._frames):
                 if not self._is_sendable(frame):
                     self.counters["skipped"] += 1
                     continue
@@ -241,3 +314,8 @@ class PcapReplay:
     def _is_sendable(self, frame: CapturedFrame) -> bool:
         """Whether it is an ethernet frame, and whole."""
         return frame.link_type == LINKTYPE_ETHERNET and len(frame.data) == frame.original_bytes >= ETHERNET_HEADER
+
+
+def _why(error: OSError | ValueError) -> str:
+    """Return what the system says; a ValueError is a path with a NUL or with what has no encoding."""
+    return str(error.strerror) if isinstance(error, OSError) else "not a path"

@@ -1,4 +1,4 @@
-"""A switch on an event loop: its timer, its notes in the log, and ports that come with a ``receive`` to be set."""
+"""A switch on an event loop: its timer, its notes, and ports that come with a ``receive`` to be set."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class PacketSource(NetPort, Protocol):
 
 
 class RunningSwitch:
-    """Owns a :class:`~pvnet.vbus.switch.Switch` on the running loop.  ``on_note`` hears what is also logged."""
+    """Owns a :class:`~pvnet.vbus.switch.Switch` on the running loop.
 
-    def __init__(
-        self, options: SwitchOptions | None = None, *, on_note: Callable[[Note], None] = lambda _note: None
-    ) -> None:
+    ``on_note`` hears its notes; without one they are logged.
+    """
+
+    def __init__(self, options: SwitchOptions | None = None, *, on_note: Callable[[Note], None] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._on_note = on_note
-        self.switch = Switch(os.urandom(32), options, note=self._noted)
+        self.switch = Switch(os.urandom(32), options, note=on_note or _log_note)
         self._plugged: dict[str, SwitchPort] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._tick()
@@ -67,6 +67,14 @@ class RunningSwitch:
         self.switch.unplug(plugged)
         return True
 
+    def free_name(self, base: str) -> str:
+        """Return ``base``, or with ``#2`` and so on what no port is named yet."""
+        name, number = base, 1
+        while name in self._plugged:
+            number += 1
+            name = f"{base}#{number}"
+        return name
+
     def forget(self, name: str) -> None:
         """Forget the addresses behind a port: its link went down."""
         if name in self._plugged:
@@ -89,7 +97,7 @@ class RunningSwitch:
         wait = _LONGEST_WAIT_S if due is None else min(_LONGEST_WAIT_S, max(0.01, due - now))
         self._timer = self._loop.call_later(wait, self._tick)
 
-    def _noted(self, note: Note) -> None:
-        fields: dict[str, Any] = dict(note.fields)
-        _log.log(LEVELS[note.level], note.event, **fields)
-        self._on_note(note)
+
+def _log_note(note: Note) -> None:
+    fields: dict[str, Any] = dict(note.fields)
+    _log.log(LEVELS[note.level], note.event, **fields)

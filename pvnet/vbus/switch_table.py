@@ -57,8 +57,10 @@ class SwitchPort:
 
     def shown(self, now: float) -> dict[str, object]:
         """Return the port as plain values."""
+        blocked_s = None if self.blocked_until is None else round(max(0.0, self.blocked_until - now), 3)
         return {
             "name": self.name,
+            "state": "mirror" if self.mirror else "ok" if blocked_s is None else f"blocked, {blocked_s:.0f} s",
             "mtu": self.net_port.mtu,
             "mirror": self.mirror,
             "rx_packets": self.rx_packets,
@@ -66,8 +68,15 @@ class SwitchPort:
             "tx_packets": self.tx_packets,
             "tx_bytes": self.tx_bytes,
             "drops": {str(reason): count for reason, count in sorted(self.drops.items())},
-            "blocked_s": None if self.blocked_until is None else round(max(0.0, self.blocked_until - now), 3),
+            "blocked_s": blocked_s,
         }
+
+
+UNPLUGGED: Final = {
+    "state": "not plugged in", "mirror": False, "rx_packets": 0, "rx_bytes": 0, "tx_packets": 0, "tx_bytes": 0,
+    "blocked_s": None,
+}  # fmt: skip
+"""What :meth:`SwitchPort.shown` would say of a port that is not plugged in, without its name and its MTU."""
 
 
 class _Entry:

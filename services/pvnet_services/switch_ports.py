@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from pvnet.core.errors import ConfigError, PvnetError
@@ -13,27 +12,12 @@ from pvnet.net.link_address import LinkOptions, LinkTls, parse_link
 from pvnet.net.pcap_port import PcapPort, PcapReplay
 from pvnet.net.tap_port import TapPort
 from pvnet.runtime.endpoint import Endpoint
+from pvnet.runtime.service import make_port
 from pvnet.runtime.tap import Tap, TapOptions
 from pvnet.runtime.topology_net import check_port
 from pvnet.vbus.link_codec import LinkHello
-from pvnet_services.broker_link import LINK_ACCEPTS, ConnectingBrokerLink, ListeningBrokerLinks, ListeningPort
+from pvnet_services.broker_link import LINK_ACCEPTS, ConnectingBrokerLink, ListeningBrokerLinks, link_node
 from pvnet_services.switches import HostedSwitch, OpenPort
-
-Close = Callable[[], Awaitable[None]]
-
-
-class _Port:
-    """A port that is unplugged by its name, and then closed."""
-
-    def __init__(self, hosted: HostedSwitch, name: str, close: Close) -> None:
-        self._hosted = hosted
-        self._name = name
-        self._close = close
-
-    async def close(self) -> None:
-        """Unplug and let go."""
-        self._hosted.running.unplug(self._name)
-        await self._close()
 
 
 class SwitchPorts:
@@ -43,6 +27,8 @@ class SwitchPorts:
         self._endpoint = endpoint
         self._broker = broker
         self._listening = ListeningBrokerLinks(endpoint)
+        self._linked: set[str] = set()
+        """Labs where we are a node."""
 
     async def open(self, hosted: HostedSwitch, port: str) -> OpenPort:
         """Open a port and plug it in.
@@ -55,6 +41,8 @@ class SwitchPorts:
             kind, _, rest = check_port(port).partition(":")
         except ValueError as error:
             raise ConfigError(f"switch {hosted.config.name}: port {port[:60]!r}: expected {error}") from None
+        if not port.isprintable():
+            raise ConfigError(f"switch {hosted.config.name}: port {port[:60]!r}: expected printable characters only")
         try:
             match kind:
                 case "tap":
@@ -62,7 +50,7 @@ class SwitchPorts:
                 case "pcapng":
                     return self._capture(hosted, Path(rest))
                 case "replay":
-                    return self._replay(hosted, Path(rest))
+                    return self._replay(hosted, port, Path(rest))
                 case "broker":
                     return await self._broker_link(hosted, rest)
                 case "broker-listen":
@@ -71,6 +59,8 @@ class SwitchPorts:
                     return await self._link(hosted, port)
         except ConfigError as error:
             raise ConfigError(f"switch {hosted.config.name}: {error}") from None
+        except OSError as error:
+            raise ConfigError(f"switch {hosted.config.name}: port {port}: {error.strerror or error}") from None
 
     def _tap(self, hosted: HostedSwitch, text: str) -> OpenPort:
         name, _, namespace = text.partition("@")
@@ -85,38 +75,55 @@ class SwitchPorts:
         port.start()
 
         async def close() -> None:
+            hosted.running.unplug(port.name)
             port.close()
 
-        return _Port(hosted, port.name, close)
+        return OpenPort(port.name, close)
 
     def _gone(self, hosted: HostedSwitch, name: str) -> None:
-        hosted.running.unplug(name)
-        hosted.opened.pop(name, None)
+        hosted.over(name)
         self._note(Note("port_gone", (("port", name),), "warning"))
 
     def _capture(self, hosted: HostedSwitch, path: Path) -> OpenPort:
         port = PcapPort(path, note=self._note)
-        hosted.running.plug_sink(port, mirror=True)
-        return _Port(hosted, port.name, port.finish)
-
-    def _replay(self, hosted: HostedSwitch, path: Path) -> OpenPort:
-        port = PcapReplay(path)
-        hosted.running.plug(port)
-        playing = self._endpoint.spawn(self._play(port), "replay")
+        try:
+            hosted.running.plug_sink(port, mirror=True)
+        except PvnetError:
+            port.close()
+            raise
 
         async def close() -> None:
+            hosted.running.unplug(port.name)
+            await port.finish()
+
+        return OpenPort(port.name, close, lambda: port.state, port.losses, lambda: port.ended)
+
+    def _replay(self, hosted: HostedSwitch, text: str, path: Path) -> OpenPort:
+        port = PcapReplay(path)
+        try:
+            hosted.running.plug(port)
+        except PvnetError:
+            port.close()
+            raise
+        playing = self._endpoint.spawn(self._play(hosted, text, port), "replay")
+
+        async def close() -> None:
+            hosted.running.unplug(port.name)
             playing.cancel()
             await asyncio.gather(playing, return_exceptions=True)
+            port.close()
 
-        return _Port(hosted, port.name, close)
+        return OpenPort(port.name, close)
 
-    async def _play(self, port: PcapReplay) -> None:
+    async def _play(self, hosted: HostedSwitch, text: str, port: PcapReplay) -> None:
+        """Send everything; then the port is no more, and neither are the addresses of its frames."""
         try:
             frames = await port.run()
-        except PvnetError as error:
+        except (PvnetError, OSError) as error:
             self._note(Note("replay_ended", (("port", port.name), ("reason", str(error))), "warning"))
         else:
             self._note(Note("replay_ended", (("port", port.name), ("frames", frames)), "info"))
+        hosted.over(text)
 
     async def _link(self, hosted: HostedSwitch, text: str) -> OpenPort:
         address = parse_link(text)
@@ -128,12 +135,17 @@ class SwitchPorts:
         if address.listen:
             listening = ListeningLink(address, options, hosted.running, tls)
             await listening.start()
-            return listening
+            return OpenPort(str(address), listening.close, lambda: listening.state)
         link = ConnectingLink(address, options, tls)
         hosted.running.plug(link)
         link.on_change = lambda up: None if up else hosted.running.forget(link.name)
         link.start()
-        return _Port(hosted, link.name, link.close)
+
+        async def close() -> None:
+            hosted.running.unplug(link.name)
+            await link.close()
+
+        return OpenPort(link.name, close, lambda: link.state)
 
     def _hello(self, hosted: HostedSwitch) -> LinkHello:
         return LinkHello(self._endpoint.lab, hosted.config.name, hosted.config.mtu, LINK_ACCEPTS)
@@ -141,13 +153,33 @@ class SwitchPorts:
     async def _broker_link(self, hosted: HostedSwitch, lab: str) -> OpenPort:
         if lab == self._endpoint.lab or not self._broker:
             raise ConfigError(f"broker:{lab}: expected another lab")
-        link = ConnectingBrokerLink(self._broker, lab, f"broker:{lab}", self._hello(hosted), hosted.running, self._note)
-        await link.start()
-        return link
+        if lab in self._linked:  # we are one node there, whichever of our switches it is for
+            raise ConfigError(f"broker:{lab}: a switch of this lab is linked to that lab already")
+        name, ours = f"broker:{lab}", self._endpoint.lab
+        port = make_port(self._broker, lab, link_node(ours))
+        link = ConnectingBrokerLink(port, lab, name, self._hello(hosted), hosted.running, self._note)
+        self._linked.add(lab)
+
+        async def close() -> None:
+            self._linked.discard(lab)
+            await link.close()
+
+        try:
+            await link.start()
+        except BaseException:
+            await close()
+            raise
+        return OpenPort(name, close, lambda: link.state)
 
     def _broker_listen(self, hosted: HostedSwitch, lab: str) -> OpenPort:
-        end = self._listening.listen(lab, f"broker:{lab}", self._hello(hosted), hosted.running, self._note)
-        return ListeningPort(end)
+        if lab == self._endpoint.lab:
+            raise ConfigError(f"broker-listen:{lab}: expected another lab")
+        link = self._listening.listen(lab, self._hello(hosted), hosted.running, self._note)
+
+        async def close() -> None:
+            self._listening.end(link)
+
+        return OpenPort(f"broker-listen:{lab}", close, lambda: f"listening, {int(link.up)} connected")
 
     def _note(self, note: Note) -> None:
         self._endpoint.note(note)

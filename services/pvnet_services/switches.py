@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 from pvnet.core.errors import ConfigError, LocalError
 from pvnet.core.machine import Note
@@ -13,6 +14,7 @@ from pvnet.runtime.topology import Topology
 from pvnet.runtime.topology_net import SwitchConfig
 from pvnet.vbus.packet import Packet
 from pvnet.vbus.switch import SwitchOptions
+from pvnet.vbus.switch_table import UNPLUGGED
 from pvnet.vbus.venet_south import VenetDevice
 
 PORTS_MAX: Final = 256
@@ -20,11 +22,19 @@ PORTS_MAX: Final = 256
 _NEVER: Final = 1 << 30
 
 
-class OpenPort(Protocol):
-    """A port that is not a venet: it has something to close."""
+@dataclass(frozen=True, slots=True)
+class OpenPort:
+    """A port that is not a venet.  ``name`` is its name in the switch, where it is plugged in if it is there."""
 
-    async def close(self) -> None:
-        """Unplug and let go."""
+    name: str
+    close: Callable[[], Awaitable[None]]
+    """Unplugs it and lets go."""
+    state: Callable[[], str] = lambda: ""
+    """How it is, such as ``down (Connection refused)``; '' for as the switch sees it."""
+    losses: Callable[[], Mapping[str, int]] = dict
+    """What it took from the switch and lost nevertheless, by reason."""
+    is_over: Callable[[], bool] = lambda: False
+    """Whether nothing will come of it any more, so that another may take its place."""
 
 
 PortOpener = Callable[["HostedSwitch", str], Awaitable[OpenPort]]
@@ -36,12 +46,17 @@ class HostedSwitch:
 
     def __init__(self, config: SwitchConfig, note: Callable[[Note], None], *, loop_guard: bool) -> None:
         self.config = config
+        self.closed = False
         options = SwitchOptions(ageing_s=config.ageing_s, table_size=config.max_addresses)
         if not loop_guard:
             options = SwitchOptions(
                 ageing_s=config.ageing_s, table_size=config.max_addresses, probe_interval_s=0.0, flap_limit=_NEVER
             )
-        self.running = RunningSwitch(options, on_note=note)
+
+        def noted(note_: Note) -> None:
+            note(Note(note_.event, (("switch", config.name), *note_.fields), note_.level))
+
+        self.running = RunningSwitch(options, on_note=noted)
         self.opened: dict[str, OpenPort | None] = {}
         """By the text they were opened with; None while one is being opened."""
 
@@ -56,21 +71,35 @@ class HostedSwitch:
         device.receive = receive_from_guest
 
     async def close(self) -> None:
-        """Close every port."""
-        for port in self.opened.values():
+        """Close every port; one that is just being opened is closed by whoever opens it."""
+        self.closed = True
+        while self.opened:  # they may end by themselves meanwhile
+            _, port = self.opened.popitem()
             if port is not None:
                 await port.close()
-        self.opened.clear()
         self.running.close()
 
+    def over(self, text: str) -> None:
+        """Forget a port that has ended by itself."""
+        port = self.opened.pop(text, None)
+        if port is not None:
+            self.running.unplug(port.name)
+
     def shown(self) -> dict[str, object]:
-        """As plain values."""
-        return {
-            "name": self.config.name,
-            "mtu": self.config.mtu,
-            "removable": sorted(self.opened),
-            **self.running.shown(),
-        }
+        """As plain values; listeners and links that are down stand among the ports."""
+        shown = self.running.shown()
+        ports: list[dict[str, Any]] = shown["ports"]  # type: ignore[assignment]
+        plugged = {port["name"]: port for port in ports}
+        for opened in self.opened.values():
+            if opened is None:
+                continue
+            port = plugged.get(opened.name)
+            if port is None:
+                ports.append(port := {**UNPLUGGED, "name": opened.name, "mtu": self.config.mtu, "drops": {}})
+            port["state"] = opened.state() or port["state"]
+            for reason, count in opened.losses().items():
+                port["drops"][reason] = port["drops"].get(reason, 0) + count
+        return {"name": self.config.name, "mtu": self.config.mtu, "removable": sorted(self.opened), **shown}
 
 
 class Switches:
@@ -110,18 +139,26 @@ class Switches:
             ConfigError: no such switch, the port is there already, or cannot be opened.
         """
         hosted = self.switch(name)
+        there = hosted.opened.get(port)
+        if there is not None and there.is_over():
+            await self.remove_port(name, port)
         if port in hosted.opened:
             raise ConfigError(f"switch {name} has a port {port} already")
         if len(hosted.opened) >= PORTS_MAX:
             raise ConfigError(f"switch {name} has {PORTS_MAX} ports: expected no more")
         hosted.opened[port] = None
         try:
-            hosted.opened[port] = await self._opener(hosted, port)
+            opened = await self._opener(hosted, port)
         except LocalError as error:  # two texts for one port
             raise ConfigError(str(error)) from None
+        else:
+            if hosted.closed:
+                await opened.close()
+                raise ConfigError(f"switch {name}: port {port}: the bridge is ending")
+            hosted.opened[port] = opened
         finally:
-            if hosted.opened[port] is None:
-                del hosted.opened[port]
+            if hosted.opened.get(port) is None:
+                hosted.opened.pop(port, None)
 
     async def remove_port(self, name: str, port: str) -> None:
         """Unplug a port that :meth:`add_port` plugged in.

@@ -118,10 +118,62 @@ async def test_a_reader_that_goes_away_ends_the_capture_with_a_note():
     os.close(read_end)
     assert capture.deliver([packet_of(frame(2))]) == 1
     assert capture.ended
-    assert notes[-1] == Note("capture_ended", (("port", "pipe"), ("reason", "the reader is gone")), "info")
-    assert capture.deliver([packet_of(frame(3))]) == 1
-    assert capture.counters["no_reader"] == 1
+    fields = (("port", "pipe"), ("reason", "the reader is gone"), ("unwritten", 1))
+    assert notes[-1] == Note("capture_ended", fields, "warning")
+    assert capture.state == "ended (the reader is gone)"
+    assert capture.deliver([packet_of(frame(3)), packet_of(frame(4))]) == 2
+    assert capture.losses() == {"unwritten": 1, "ended": 2}
+    assert capture.counters["frames"] == 1
     capture.close()
+    assert len(notes) == 2
+
+
+@both_loops
+async def test_frames_that_wait_when_the_reader_goes_are_counted_as_lost_even_if_they_are_half_written():
+    read_end, write_end = os.pipe()
+    fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4096)
+    capture = PcapPort(write_end)
+    assert capture.deliver([packet_of(frame(number, 1000)) for number in range(10)]) == 10
+    got = len(os.read(read_end, 1 << 16))
+    os.close(read_end)
+    ended = asyncio.get_running_loop().time() + 20
+    while not capture.ended:
+        assert asyncio.get_running_loop().time() < ended
+        await asyncio.sleep(0.001)
+    assert got < 10 * 1000
+    assert capture.counters["unwritten"] + capture.counters["frames"] == 10
+    assert 6 <= capture.counters["unwritten"] < 10
+
+
+@both_loops
+async def test_a_file_that_takes_no_first_write_is_refused():
+    notes: list[Note] = []
+    with pytest.raises(ConfigError, match="capture file /dev/full: No space left on device"):
+        PcapPort(Path("/dev/full"), note=notes.append)
+    assert notes == []
+
+
+@both_loops
+@pytest.mark.parametrize("kind", [PcapPort, PcapReplay])
+@pytest.mark.parametrize(("name", "says"), [("x" * 300, "File name too long"), ("a\0b", "not a path")])
+async def test_paths_that_cannot_be_are_refused_in_one_line(tmp_path, kind, name, says):
+    with pytest.raises(ConfigError, match=says) as refused:
+        kind(tmp_path / name)
+    assert "\n" not in str(refused.value)
+
+
+@both_loops
+@pytest.mark.parametrize("kind", [PcapPort, PcapReplay])
+async def test_what_is_in_a_directory_that_may_not_be_searched_is_refused(tmp_path, kind):
+    (tmp_path / "closed").mkdir(mode=0)
+    ours = os.geteuid()
+    if not ours:
+        os.seteuid(65534)  # root may search everything
+    try:
+        with pytest.raises(ConfigError, match="Permission denied"):
+            kind(tmp_path / "closed" / "file")
+    finally:
+        os.seteuid(ours)
 
 
 @both_loops
@@ -195,11 +247,20 @@ async def test_a_pipe_without_a_reader_is_looked_at_again_until_closed_or_gone(t
 
 
 @both_loops
-async def test_a_disk_that_is_full_ends_the_capture():
-    notes: list[Note] = []
-    capture = PcapPort(Path("/dev/full"), note=notes.append)
-    assert capture.ended
-    assert dict(notes[0].fields)["reason"] == "No space left on device"
+async def test_what_is_no_capture_is_not_played(tmp_path):
+    file = tmp_path / "file"
+    for content, says in ((b"", "it is empty"), (b"hello, world", "not a pcapng file"), (b"\x0a\x0d", "cut short")):
+        file.write_bytes(content)
+        with pytest.raises(ConfigError, match=says):
+            PcapReplay(file)
+
+
+@both_loops
+async def test_a_capture_without_frames_is_played_and_over(tmp_path):
+    file = tmp_path / "file"
+    with file.open("wb") as stream:
+        PcapngWriter(stream.write).interface("alone")
+    assert await PcapReplay(file).run() == 0
 
 
 @both_loops

@@ -9,9 +9,10 @@ process.  When it restarts, the partitions attach anew.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pvnet.core.errors import ConfigError, PvnetError
@@ -22,8 +23,10 @@ from pvnet.pb.v1.management_pb2 import ManagementReply, SwitchAdmin, VbusAdmin
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.service import NodeConfig, run_service
 from pvnet.runtime.topology import Topology
-from pvnet.vbus.errors import DeviceFailedError, VbusError
+from pvnet.vbus.errors import DeviceFailedError, VbusError, told
+from pvnet.vbus.packet import Packet
 from pvnet.vbus.venet_south import VenetDevice
+from pvnet_services.note_limit import NoteLimit
 from pvnet_services.switch_ports import SwitchPorts
 from pvnet_services.switches import Switches
 from pvnet_services.vbus_host import VbusHost, load_classes
@@ -46,6 +49,7 @@ class BridgeNode:
         self.host = VbusHost(endpoint, load_classes(self._class_failed))
         self.ports = SwitchPorts(endpoint, config.broker)
         self.switches = Switches(config.topology, endpoint.note, self.ports.open)
+        self._limit = NoteLimit(endpoint, asyncio.get_running_loop().time)
         endpoint.on("management", self._management)
 
     def _class_failed(self, name: str, why: str) -> None:
@@ -107,6 +111,20 @@ class BridgeNode:
         device = self.host.registry.device_create(device_class, name, given)
         if hosted is not None and isinstance(device, VenetDevice):
             hosted.plug_venet(device)
+            device.receive = self._blameless(device)
+
+    def _blameless(self, device: VenetDevice) -> Callable[[list[Packet]], None]:
+        """The way into the switch; a failure of the switch or of another port costs frames, not the guest that sent."""
+        receive, counters = device.receive, self.endpoint.counters
+
+        def guarded(packets: list[Packet]) -> None:
+            try:
+                receive(packets)
+            except Exception as error:  # noqa: BLE001 - it would end the connection of the guest
+                counters["switch_failed_frames"] += len(packets)
+                self._limit.note(Note("switch_failed", (("from", device.name), ("reason", told(error))), "error"))
+
+        return guarded
 
     def _device_remove(self, name: str) -> None:
         device = self.host.registry.device(name)

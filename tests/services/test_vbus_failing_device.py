@@ -17,6 +17,7 @@ from pvnet.pb.v1.management_pb2 import Management, ManagementReply, NetPing, Vbu
 from pvnet.testing.in_process import InProcessLab
 from pvnet.vbus.device import Connection, ConnectionHost
 from pvnet.vbus.echo import ECHO_CLASS, EchoConnection, EchoDevice
+from pvnet.vbus.packet import Packet
 from pvnet_services import vbus_host
 from pvnet_services.bridge import BridgeNode
 from pvnet_services.vbus_host import VbusClient, load_classes
@@ -202,6 +203,30 @@ async def test_a_mistake_of_the_host_itself_costs_a_turn_and_the_call_is_answere
     client.feed(Tick())
     assert not client._calls
     assert (await devcall(lab, 1, 1))["result"] == 5
+    await reaches(lab)
+    await lab.leave()
+
+
+@behaviour(worlds=WORLDS, **NET)
+async def test_a_port_of_the_switch_that_fails_costs_frames_and_not_the_guest_that_sent_them(lab: InProcessLab) -> None:
+    port = lab.bridge.host.registry.device("b-eth0").port
+    kind = type(port)
+
+    class Torn(kind):  # type: ignore[misc, valid-type]
+        __slots__ = ()
+
+        def deliver(self, packets: list[Packet]) -> int:
+            raise RuntimeError("torn")
+
+    port.__class__ = Torn
+    try:
+        command = NetPing(address="10.77.0.2", count=2, payload_bytes=100, interval_ms=5, timeout_ms=100)
+        assert (await ask(lab, "a", Management(ping=command)))["received"] == 0
+    finally:
+        port.__class__ = kind
+    assert lab.bridge.endpoint.counters["switch_failed_frames"] >= 1
+    assert lab.bridge.endpoint.counters["switch_failed"] >= 1
+    assert lab.bridge.host.clients["a"].machine.counters["device_failed"] == 0
     await reaches(lab)
     await lab.leave()
 

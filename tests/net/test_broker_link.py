@@ -176,6 +176,22 @@ async def test_a_bridge_that_restarts_without_the_listener_lets_the_link_go_down
         await world.joined()
 
 
+async def test_a_hello_without_an_answer_is_said_again_and_no_more_once_there_is_one():
+    async with a_world() as world:
+        got: list[Envelope] = []
+        world.bridge.on("net_frames", got.append)
+        link = await world.connect()
+        await until(lambda: len(got) >= 4)
+        assert {bytes(each.net_frames.messages[0]) for each in got} == {encode_link_hello(THERE)}
+        assert link.state == "down (no answer from lab one)"
+        world.bridge.post("link-two", Envelope(net_frames=NetFrames(messages=[encode_link_hello(HERE)])))
+        await until(lambda: link.link.up)
+        await asyncio.sleep(0.01)
+        count = len(got)
+        await asyncio.sleep(0.5)
+        assert len(got) == count
+
+
 async def test_frames_to_a_bridge_that_does_not_listen_are_answered_with_one_goodbye_and_goodbyes_with_nothing():
     async with a_world() as world:
         got: list[Envelope] = []

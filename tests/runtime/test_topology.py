@@ -14,6 +14,7 @@ from pvnet.runtime.toml_lines import locate
 from pvnet.runtime.topology import Topology, default_topology, json_schema
 from pvnet.runtime.topology_file import Problem, TopologyError, load_topology, parse_topology, resolve_topology
 from pvnet.runtime.topology_net import check_port
+from pvnet_services.broker_link import link_node
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "deploy/topologies"
 
@@ -312,6 +313,12 @@ def test_refuses_a_network_that_could_not_start(text: str, says: str) -> None:
 )
 def test_a_network_that_can_start_is_taken(text: str) -> None:
     assert parse_topology(text).partitions is not None
+
+
+def test_the_bridge_of_another_lab_has_a_name_that_no_partition_may_have() -> None:
+    for lab in ("two", "x" * 32):
+        (problem,) = problems(f'[[partition]]\nname = "{link_node(lab)}"')
+        assert "a name without 'link-' in front" in problem.expected
 
 
 def test_another_name_on_the_command_line_must_not_make_a_link_of_the_lab_to_itself(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ _IFF_TAP: Final = 0x0002
 _IFF_NO_PI: Final = 0x1000
 _IFF_VNET_HDR: Final = 0x4000
 _TUN_F_CSUM_TSO4_TSO6_ECN: Final = 0x0F
+"""The same bits as ``ACCEPTS_TAP``."""
 
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
@@ -108,6 +109,7 @@ class Tap:
         addresses = [_parsed(address, options.name) for address in options.addresses]
         self.name = options.name
         self.namespace = options.namespace
+        self._offloads = options.offloads
         self._fd = -1
         with entered(options.namespace):
             try:
@@ -142,6 +144,17 @@ class Tap:
             os.close(fd)
             raise _problem(error)(f"TAP {name}: {_why(error)}") from None
         return fd
+
+    def set_offloads(self, accepts: int) -> None:
+        """Let the kernel leave undone what ``ACCEPTS_...`` bits name and no other work, if offloads were asked for.
+
+        Frames that wait in the kernel's queue are as they are.
+
+        Raises:
+            OSError: the interface is gone.
+        """
+        if self._offloads and self._fd >= 0:
+            fcntl.ioctl(self._fd, _TUNSETOFFLOAD, accepts & _TUN_F_CSUM_TSO4_TSO6_ECN)
 
     def fileno(self) -> int:
         """Return the file descriptor, -1 when closed."""

@@ -4,6 +4,8 @@ The way out has no copy of ours: the kernel writes each frame straight into a tr
 is no free buffer, or no carrier, nothing is read, so that the kernel's queue fills and senders notice.  The way in is
 one ``writev`` per packet from the arena's memory.
 
+The kernel leaves only such work undone (checksums, segmentation) as the venet of the moment can hand on.
+
 The TAP outlives the venet: while the vbus host is away the interface stays, without traffic.
 """
 
@@ -48,6 +50,10 @@ class GuestTap:
     def use(self, venet: VenetNorth, turn: Callable[[], None]) -> None:
         """Carry frames of this venet from now on."""
         self._venet, self._turn = venet, turn
+        try:
+            self.tap.set_offloads(venet.accepts)
+        except OSError as error:
+            self._failed(error)
         venet.on_frames = self._frames
         venet.on_writable = self._read_on
         venet.on_link = self._link

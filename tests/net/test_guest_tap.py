@@ -69,6 +69,46 @@ async def test_a_frame_that_is_longer_than_the_network_carries_is_dropped_whole(
         assert not first.interface.counters["tx_bad_length"]
 
 
+_SEND_UDP = "import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'x' * 50, ('10.9.0.2', 9))"
+
+
+@net_admin
+@both_loops
+@pytest.mark.parametrize("large", [False, True])
+async def test_the_kernel_leaves_only_work_that_the_venet_hands_on(large):
+    """Where the arena is kept in two copies frames are flat: the kernel has to compute checksums itself."""
+    config = VenetNorthConfig(rx_ring=8, tx_ring=8, event_ring=8, pages=8, page_bytes=16384, tx_buffers=4)
+    with namespaces() as (namespace,):
+        lab = Lab()
+        first = Partition(lab, "a", config if large else FULL_BUFFERS)
+        second = Partition(lab, "b", config if large else FULL_BUFFERS)
+        cable(first, second)
+        first.start()
+        second.start()
+        arrived = asyncio.Event()
+
+        def turn() -> None:
+            lab.run()
+            if any(frame[23:24] == b"\x11" and frame[12:14] == b"\x08\0" for frame in second.received):
+                arrived.set()
+
+        guest = GuestTap(Tap(TapOptions("lab1", namespace, addresses=("10.9.0.1/24",))))
+        try:
+            ip("-n", namespace, "neighbour", "add", "10.9.0.2", "lladdr", "02:00:00:00:00:02", "dev", "lab1")
+            guest.use(first.interface, turn)
+            await inside(namespace, sys.executable, "-c", _SEND_UDP)
+            await asyncio.wait_for(arrived.wait(), 20)
+        finally:
+            guest.close()
+        assert not first.interface.counters["tx_offload"]
+        (needs_csum,) = [
+            offload.needs_csum
+            for frame, offload in zip(second.received, second.offloads, strict=True)
+            if frame[12:14] == b"\x08\0" and frame[23] == 17
+        ]
+        assert needs_csum == large
+
+
 def topology(**venet: object) -> Topology:
     return Topology.model_validate(
         {

@@ -19,6 +19,7 @@ import uvloop
 from pvnet.bench.blocking_end import BlockingEnd
 from pvnet.bench.messages import BATCHES, MESSAGE_BYTES, MESSAGES, PERIOD, wrong_ones
 from pvnet.bench.pair_end import Received, Told
+from pvnet.core.errors import LocalError
 
 
 class PipeEnd(BlockingEnd):
@@ -42,19 +43,19 @@ class EventfdEnd:
         asker, answerer = told.fds
         self._mine, self._theirs = (asker, answerer) if told.first else (answerer, asker)
 
-    def send(self, count: int, batch: int) -> float:
+    def send(self, count: int, batch: int) -> float:  # noqa: ARG002 - the shape of every end
         """Not offered: there is no message.
 
-        :raises NotImplementedError: always.
+        :raises LocalError: always.
         """
-        raise NotImplementedError
+        raise LocalError("an eventfd carries no messages: it can only be asked and answered")
 
-    def receive(self, count: int, batch: int) -> Received:
+    def receive(self, count: int, batch: int) -> Received:  # noqa: ARG002 - the shape of every end
         """Not offered: there is no message.
 
-        :raises NotImplementedError: always.
+        :raises LocalError: always.
         """
-        raise NotImplementedError
+        raise LocalError("an eventfd carries no messages: it can only be asked and answered")
 
     def ask(self, count: int) -> tuple[list[float], int]:
         """Wake the other and wait to be woken, so many times."""

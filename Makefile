@@ -60,9 +60,9 @@ test-pythons:
 
 # Branch coverage of the packages that are pure functions of their input; the others are judged by what they do.
 cover: $(VENV)/.dev
-	$(BIN)/python -m pytest -q tests/core tests/memory tests/papr tests/ring tests/vmc tests/scm tests/vbus \
+	$(BIN)/python -m pytest -q tests/core tests/memory tests/papr tests/ring tests/vmc tests/scm tests/vbus tests/mdev \
 	  --cov=pvnet.core --cov=pvnet.memory --cov=pvnet.papr --cov=pvnet.ring --cov=pvnet.vmc --cov=pvnet.scm \
-	  --cov=pvnet.vbus --cov-branch \
+	  --cov=pvnet.vbus --cov=pvnet.mdev --cov-branch \
 	  --cov-report=term-missing:skip-covered --cov-fail-under=95 $(ARGS)
 
 lint: $(VENV)/.dev

@@ -34,6 +34,12 @@ CHANNEL_OF_BODY: Final[dict[str, Channel]] = {
     "net_frames": Channel.VBUS,
     "device_io": Channel.DEVICE,
     "device_reply": Channel.DEVICE,
+    "mdev_open": Channel.MDEV,
+    "mdev_reply": Channel.MDEV,
+    "mdev_message": Channel.MDEV,
+    "mdev_irq": Channel.MDEV,
+    "mdev_close": Channel.MDEV,
+    "mdev_transfer": Channel.MDEV,
     "management": Channel.MGMT,
     "management_reply": Channel.MGMT,
     "refusal": Channel.REPLY,
@@ -43,7 +49,7 @@ CHANNEL_OF_BODY: Final[dict[str, Channel]] = {
 """Channel (topic level) on which each kind of body travels; ``lifecycle`` travels only as state."""
 
 REPLY_BODIES: Final = frozenset(
-    {"hcall_reply", "memory_reply", "device_reply", "management_reply", "vbus_reply", "refusal"}
+    {"hcall_reply", "memory_reply", "device_reply", "management_reply", "mdev_reply", "vbus_reply", "refusal"}
 )
 """Bodies that end a call: their ``correlation`` names it."""
 

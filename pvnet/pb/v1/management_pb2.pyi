@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Management(_message.Message):
-    __slots__ = ("token", "list_partitions", "show_partition", "power_on", "power_off", "issue_hcall", "show_status", "shut_down", "scm_inject", "finish_flush", "vbus", "switch", "ping", "devcall")
+    __slots__ = ("token", "list_partitions", "show_partition", "power_on", "power_off", "issue_hcall", "show_status", "shut_down", "scm_inject", "finish_flush", "vbus", "switch", "ping", "devcall", "mdev", "mdev_assign")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LIST_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     SHOW_PARTITION_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,8 @@ class Management(_message.Message):
     SWITCH_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
     DEVCALL_FIELD_NUMBER: _ClassVar[int]
+    MDEV_FIELD_NUMBER: _ClassVar[int]
+    MDEV_ASSIGN_FIELD_NUMBER: _ClassVar[int]
     token: int
     list_partitions: ListPartitions
     show_partition: ShowPartition
@@ -37,7 +39,9 @@ class Management(_message.Message):
     switch: SwitchAdmin
     ping: NetPing
     devcall: VbusDevcall
-    def __init__(self, token: _Optional[int] = ..., list_partitions: _Optional[_Union[ListPartitions, _Mapping]] = ..., show_partition: _Optional[_Union[ShowPartition, _Mapping]] = ..., power_on: _Optional[_Union[PowerOn, _Mapping]] = ..., power_off: _Optional[_Union[PowerOff, _Mapping]] = ..., issue_hcall: _Optional[_Union[IssueHcall, _Mapping]] = ..., show_status: _Optional[_Union[ShowStatus, _Mapping]] = ..., shut_down: _Optional[_Union[ShutDown, _Mapping]] = ..., scm_inject: _Optional[_Union[ScmInject, _Mapping]] = ..., finish_flush: _Optional[_Union[FinishFlush, _Mapping]] = ..., vbus: _Optional[_Union[VbusAdmin, _Mapping]] = ..., switch: _Optional[_Union[SwitchAdmin, _Mapping]] = ..., ping: _Optional[_Union[NetPing, _Mapping]] = ..., devcall: _Optional[_Union[VbusDevcall, _Mapping]] = ...) -> None: ...
+    mdev: MdevAdmin
+    mdev_assign: MdevAssign
+    def __init__(self, token: _Optional[int] = ..., list_partitions: _Optional[_Union[ListPartitions, _Mapping]] = ..., show_partition: _Optional[_Union[ShowPartition, _Mapping]] = ..., power_on: _Optional[_Union[PowerOn, _Mapping]] = ..., power_off: _Optional[_Union[PowerOff, _Mapping]] = ..., issue_hcall: _Optional[_Union[IssueHcall, _Mapping]] = ..., show_status: _Optional[_Union[ShowStatus, _Mapping]] = ..., shut_down: _Optional[_Union[ShutDown, _Mapping]] = ..., scm_inject: _Optional[_Union[ScmInject, _Mapping]] = ..., finish_flush: _Optional[_Union[FinishFlush, _Mapping]] = ..., vbus: _Optional[_Union[VbusAdmin, _Mapping]] = ..., switch: _Optional[_Union[SwitchAdmin, _Mapping]] = ..., ping: _Optional[_Union[NetPing, _Mapping]] = ..., devcall: _Optional[_Union[VbusDevcall, _Mapping]] = ..., mdev: _Optional[_Union[MdevAdmin, _Mapping]] = ..., mdev_assign: _Optional[_Union[MdevAssign, _Mapping]] = ...) -> None: ...
 
 class ListPartitions(_message.Message):
     __slots__ = ("first",)
@@ -208,6 +212,91 @@ class VbusDevcall(_message.Message):
     func: int
     data: bytes
     def __init__(self, device: _Optional[int] = ..., version: _Optional[int] = ..., func: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class MdevAdmin(_message.Message):
+    __slots__ = ("verb", "name", "parent", "type", "attributes", "force", "path", "data", "host", "partition", "region", "offset", "length")
+    class Verb(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        VERB_UNSPECIFIED: _ClassVar[MdevAdmin.Verb]
+        SHOW: _ClassVar[MdevAdmin.Verb]
+        PARENT_REGISTER: _ClassVar[MdevAdmin.Verb]
+        PARENT_UNREGISTER: _ClassVar[MdevAdmin.Verb]
+        CREATE: _ClassVar[MdevAdmin.Verb]
+        REMOVE: _ClassVar[MdevAdmin.Verb]
+        START: _ClassVar[MdevAdmin.Verb]
+        SHUTDOWN: _ClassVar[MdevAdmin.Verb]
+        SET: _ClassVar[MdevAdmin.Verb]
+        TREE_READ: _ClassVar[MdevAdmin.Verb]
+        TREE_WRITE: _ClassVar[MdevAdmin.Verb]
+        ATTACH: _ClassVar[MdevAdmin.Verb]
+        DETACH: _ClassVar[MdevAdmin.Verb]
+        MIGRATE: _ClassVar[MdevAdmin.Verb]
+        PEEK: _ClassVar[MdevAdmin.Verb]
+        ASSIGN: _ClassVar[MdevAdmin.Verb]
+        DRIVERS: _ClassVar[MdevAdmin.Verb]
+        EVENTS: _ClassVar[MdevAdmin.Verb]
+    VERB_UNSPECIFIED: MdevAdmin.Verb
+    SHOW: MdevAdmin.Verb
+    PARENT_REGISTER: MdevAdmin.Verb
+    PARENT_UNREGISTER: MdevAdmin.Verb
+    CREATE: MdevAdmin.Verb
+    REMOVE: MdevAdmin.Verb
+    START: MdevAdmin.Verb
+    SHUTDOWN: MdevAdmin.Verb
+    SET: MdevAdmin.Verb
+    TREE_READ: MdevAdmin.Verb
+    TREE_WRITE: MdevAdmin.Verb
+    ATTACH: MdevAdmin.Verb
+    DETACH: MdevAdmin.Verb
+    MIGRATE: MdevAdmin.Verb
+    PEEK: MdevAdmin.Verb
+    ASSIGN: MdevAdmin.Verb
+    DRIVERS: MdevAdmin.Verb
+    EVENTS: MdevAdmin.Verb
+    class AttributesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    VERB_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    verb: MdevAdmin.Verb
+    name: str
+    parent: str
+    type: str
+    attributes: _containers.ScalarMap[str, str]
+    force: bool
+    path: str
+    data: bytes
+    host: str
+    partition: str
+    region: int
+    offset: int
+    length: int
+    def __init__(self, verb: _Optional[_Union[MdevAdmin.Verb, str]] = ..., name: _Optional[str] = ..., parent: _Optional[str] = ..., type: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ..., force: bool = ..., path: _Optional[str] = ..., data: _Optional[bytes] = ..., host: _Optional[str] = ..., partition: _Optional[str] = ..., region: _Optional[int] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+
+class MdevAssign(_message.Message):
+    __slots__ = ("name", "host", "release")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    host: str
+    release: bool
+    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., release: bool = ...) -> None: ...
 
 class NetPing(_message.Message):
     __slots__ = ("address", "count", "payload_bytes", "interval_ms", "timeout_ms")

@@ -2,6 +2,7 @@
 #
 #   make demo              run the whole lab once
 #   make test              all tests            (ARGS=... goes to pytest)
+#   make interop           fetch a foreign hypervisor and run the tests against it
 #   make test-pythons      the tests on every Python that is installed
 #   make soak              the tests that kill processes, many times over (an hour)
 #   make cover             branch coverage of the pure packages, at least 95 %
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo test test-pythons soak cover lint format bench proto clean
+.PHONY: help setup dev demo test interop test-pythons soak cover lint format bench proto clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -43,6 +44,11 @@ demo: $(VENV)/.ok
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# Foreign software, as Debian ships it, on the other end.  Where it cannot be had the tests are skipped, by name.
+interop: $(VENV)/.dev
+	@.ci/interop.sh || [ $$? -eq 77 ]
+	$(BIN)/python -m pytest tests/interop $(ARGS)
 
 # What `make test` does a few times at random moments, here hundreds of times.
 soak: $(VENV)/.dev

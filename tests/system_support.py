@@ -16,7 +16,8 @@ from typing import Any
 
 from pvnet.client import Lab
 from pvnet.pb.v1.management_pb2 import Management, ShowStatus
-from pvnet.runtime.topology import Restart, Topology, default_topology
+from pvnet.runtime.topology import Topology, default_topology
+from pvnet.runtime.topology_base import Restart
 from pvnet.testing.in_process import at_rest, count, settled
 
 TESTS = Path(__file__).resolve().parent

@@ -1,9 +1,9 @@
 """The supervisor: starts a lab's processes in order, keeps them as the topology says, and ends them all.
 
-Order of start: lab directory and reaper, broker, hypervisor, bridge, partitions (together), manager; of the end: the
-reverse.  A node has started when it *says* that it serves (``readiness``); one that ends first or stays silent ends the
-whole start, and the error has its last words.  Later, a node that ends by itself is restarted by its policy, with a
-pause that doubles.
+Order of start: lab directory and reaper, broker, hypervisor, bridge, mdev hosts, partitions (each together), manager;
+of the end: the reverse.  A node has started when it *says* that it serves (``readiness``); one that ends first or stays
+silent ends the whole start, and the error has its last words.  Later, a node that ends by itself is restarted by its
+policy, with a pause that doubles.
 
 Nothing stays behind, whatever happens: every child is tied to us by the kernel (``runtime.tether``), the reaper removes
 the directory when we are killed, and ``stop`` is the way out of every error.
@@ -41,11 +41,14 @@ from pvnet.runtime.broker import Broker
 from pvnet.runtime.child import Child, exit_text, last_lines, spawn
 from pvnet.runtime.lab_dir import LabDir, LabInfo, NodeInfo
 from pvnet.runtime.readiness import Readiness
-from pvnet.runtime.topology import BRIDGE, BROKER, HYPERVISOR, Restart, Topology
+from pvnet.runtime.topology import BRIDGE, BROKER, HYPERVISOR, Topology
+from pvnet.runtime.topology_base import Restart
 from pvnet.transport.uri import BrokerUrl
 
 State = Literal["off", "starting", "running", "stopping", "failed"]
-Role = Literal["broker", "hypervisor", "bridge", "partition", "manager"]
+Role = Literal["broker", "hypervisor", "bridge", "mdev_host", "partition", "manager"]
+_WAVES: Final = ("hypervisor", "bridge", "mdev_host", "partition", "manager")
+"""In this order nodes start."""
 
 _FIRST_PAUSE_S: Final = 0.1
 _LAST_PAUSE_S: Final = 5.0
@@ -269,7 +272,7 @@ class Supervisor:
     def _waves(self) -> list[list[_Node]]:
         """Nodes that may start together, in order."""
         nodes = self._nodes.values()
-        return [[n for n in nodes if n.spec.role == role] for role in ("hypervisor", "bridge", "partition", "manager")]
+        return [[n for n in nodes if n.spec.role == role] for role in _WAVES]
 
     async def _start_together(self, nodes: list[_Node]) -> None:
         try:
@@ -486,6 +489,7 @@ def node_specs(topology: Topology) -> list[NodeSpec]:
     specs = [NodeSpec(HYPERVISOR, "hypervisor", topology.hypervisor.restart)]
     if topology.has_bridge:
         specs.append(NodeSpec(BRIDGE, "bridge", topology.bridge.restart))
+    specs += [NodeSpec(h.name, "mdev_host", h.restart) for h in topology.mdev_hosts]
     specs += [NodeSpec(p.name, "partition", p.restart, p.autostart) for p in topology.partitions]
     if topology.manager is not None:
         specs.append(NodeSpec(topology.manager.name, "manager", topology.manager.restart))

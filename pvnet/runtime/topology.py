@@ -19,7 +19,12 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from pvnet.core.errors import ConfigError
 from pvnet.core.names import UnitAddress
-from pvnet.runtime.topology_base import BigSize, Name, Size, Strict, Unit, check_hmc_id, check_unit
+from pvnet.runtime.topology_base import BigSize, Name, Restart, Size, Strict, Unit, check_hmc_id, check_unit
+from pvnet.runtime.topology_mdev import (
+    MdevHostConfig,
+    SocketPath,
+    check_mdevs,
+)
 from pvnet.runtime.topology_net import SwitchConfig, VbusDeviceConfig, VenetConfig
 from pvnet.runtime.topology_net_check import LINK_PREFIX, check_network
 
@@ -32,6 +37,12 @@ BROKER: Final = "broker"
 BRIDGE: Final = "bridge"
 """Node name of the vbus host and network bridge."""
 
+DEFAULT_SERIAL: Final = "c0ffee00-0000-4000-8000-000000000001"
+"""UUID of the serial card in the built-in topology."""
+DEFAULT_DASD: Final = "c0ffee00-0000-4000-8000-000000000002"
+"""UUID of its channel-I/O disk."""
+DEFAULT_DISK: Final = {"image": "disk0.img", "size": "4MiB"}
+"""That disk; its image lives as long as the lab."""
 _MANAGER_MTU: Final = 1024
 SCM_DRC_BASE: Final = 0x90000000
 """DRC index of a partition's first SCM device, as QEMU numbers them."""
@@ -80,17 +91,6 @@ class BrokerConfig(Strict):
         if self.password is not None and self.password_file is not None:
             raise ValueError("password or password_file, not both")
         return self
-
-
-class Restart(Strict):
-    """What happens when a node's process ends without being asked to."""
-
-    policy: Literal["never", "on-failure", "always"] = "on-failure"
-    """``on-failure``: not after exit code 0."""
-    max_restarts: int = Field(default=5, ge=0, le=1000)
-    """So many within ``window_s``; one more and the node is given up."""
-    window_s: float = Field(default=60.0, gt=0, le=86400)
-    """Seconds over which restarts are counted."""
 
 
 class HypervisorVmc(Strict):
@@ -196,6 +196,8 @@ class PartitionConfig(Strict):
     """Virtual Ethernets: ``[[partition.venet]]``, once per device."""
     devices: list[VbusDeviceConfig] = Field(default_factory=list, alias="device")
     """Other vbus devices: ``[[partition.device]]``, once per device."""
+    vfio_user: list[SocketPath] = Field(default_factory=list)
+    """Sockets of foreign vfio-user servers whose devices the partition uses, relative to the topology file."""
 
 
 class CrqPair(Strict):
@@ -254,6 +256,7 @@ class Topology(Strict):
     crqs: list[CrqPair] = Field(default_factory=list, alias="crq")
     switches: list[SwitchConfig] = Field(default_factory=list, alias="switch")
     bridge: BridgeConfig = BridgeConfig()
+    mdev_hosts: list[MdevHostConfig] = Field(default_factory=list, alias="mdev_host")
     manager: ManagerConfig | None = None
 
     _numbers: dict[str, int] = PrivateAttr(default_factory=dict)
@@ -267,6 +270,7 @@ class Topology(Strict):
         self._check_crqs()
         self._check_scm()
         self._check_net()
+        check_mdevs(self.mdev_hosts, [p.name for p in self.partitions])
         self._numbers.update(self._assign_numbers())
         return self
 
@@ -306,11 +310,21 @@ class Topology(Strict):
         """Every node that is a process of its own, in the order in which they start."""
         bridge = [BRIDGE] if self.has_bridge else []
         manager = [self.manager.name] if self.manager is not None else []
-        return [HYPERVISOR, *bridge, *(p.name for p in self.partitions), *manager]
+        hosts = [host.name for host in self.mdev_hosts]
+        return [HYPERVISOR, *bridge, *hosts, *(p.name for p in self.partitions), *manager]
+
+    def mdev_host(self, name: str) -> MdevHostConfig:
+        """Return the mdev host of that name, or raise :class:`ConfigError` naming those that exist."""
+        for host in self.mdev_hosts:
+            if host.name == name:
+                return host
+        known = ", ".join(host.name for host in self.mdev_hosts) or "none"
+        raise ConfigError(f"no mdev host {name!r} in lab {self.lab.name}; there are: {known}")
 
     def _check_names(self) -> None:
         taken = {HYPERVISOR: "the hypervisor", SUPERVISOR: "the supervisor", BROKER: "the broker", BRIDGE: "the bridge"}
         nodes = [(p.name, f"partition[{i}]") for i, p in enumerate(self.partitions)]
+        nodes += [(host.name, f"mdev_host[{i}]") for i, host in enumerate(self.mdev_hosts)]
         if self.manager is not None:
             nodes.append((self.manager.name, "the manager"))
         for name, owner in nodes:

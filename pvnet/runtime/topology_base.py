@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from pvnet.core.names import NAME_PATTERN, RESERVED_NAMES, UnitAddress
 
@@ -95,3 +95,14 @@ class Strict(BaseModel):
     """Base of the models: unknown keys and other types are refused, values do not change after reading."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+
+
+class Restart(Strict):
+    """What happens when a node's process ends without being asked to."""
+
+    policy: Literal["never", "on-failure", "always"] = "on-failure"
+    """``on-failure``: not after exit code 0."""
+    max_restarts: int = Field(default=5, ge=0, le=1000)
+    """So many within ``window_s``; one more and the node is given up."""
+    window_s: float = Field(default=60.0, gt=0, le=86400)
+    """Seconds over which restarts are counted."""

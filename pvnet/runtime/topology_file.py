@@ -234,9 +234,30 @@ def _with_switch_files_found(topology: Topology, path: Path) -> Topology:
     return topology.model_copy(update={"switches": switches})
 
 
+def _with_mdev_files_found(topology: Topology, path: Path) -> Topology:
+    """Make disk images and vfio-user sockets absolute."""
+    folder = path.parent.absolute()
+
+    def found(value: str) -> str:
+        return os.path.normpath(folder / value)
+
+    hosts = []
+    for host in topology.mdev_hosts:
+        parents = [
+            p.model_copy(update={"attributes": {k: found(v) if k == "image" else v for k, v in p.attributes.items()}})
+            for p in host.parents
+        ]
+        mdevs = [
+            m if m.vfio_user is None else m.model_copy(update={"vfio_user": found(m.vfio_user)}) for m in host.mdevs
+        ]
+        hosts.append(host.model_copy(update={"parents": parents, "mdevs": mdevs}))
+    partitions = [p.model_copy(update={"vfio_user": [found(s) for s in p.vfio_user]}) for p in topology.partitions]
+    return topology.model_copy(update={"mdev_hosts": hosts, "partitions": partitions})
+
+
 def _with_files_found(topology: Topology, text: str, path: Path) -> Topology:
     """Make the paths absolute and read the password, once, where the error can name the line."""
-    topology = _with_switch_files_found(_with_backings_found(topology, path), path)
+    topology = _with_mdev_files_found(_with_switch_files_found(_with_backings_found(topology, path), path), path)
     broker = topology.broker
     if "://" not in broker.use:
         return topology

@@ -18,7 +18,8 @@ from pvnet.core.errors import ConfigError, UnreachableError
 from pvnet.runtime.child import start_time
 from pvnet.runtime.lab_dir import LabDir, LabInfo, find_lab, running_labs
 from pvnet.runtime.supervisor import ConflictError, Supervisor, SupervisorEvent, UnknownNodeError
-from pvnet.runtime.topology import BrokerConfig, Restart, Topology
+from pvnet.runtime.topology import BrokerConfig, Topology
+from pvnet.runtime.topology_base import Restart
 
 TESTS = Path(__file__).resolve().parent.parent
 

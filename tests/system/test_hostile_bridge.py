@@ -19,7 +19,8 @@ from hostile_support import LATE_S, MEMORY_SLACK_KB, Holdings, Hostile, failures
 from system_support import AGAIN, App, RunningLab, eventually, running
 
 from pvnet.runtime.service import NodeConfig
-from pvnet.runtime.topology import BRIDGE, Restart, Topology, VenetConfig, default_topology
+from pvnet.runtime.topology import BRIDGE, Topology, VenetConfig, default_topology
+from pvnet.runtime.topology_base import Restart
 
 SOAK = bool(os.environ.get("PVNET_SOAK"))
 SECONDS = 30.0 if SOAK else 1.5

@@ -1,6 +1,6 @@
 """Work of a device that touches the user's memory: generators, run as far as the memory allows.
 
-A :class:`Program` is one :data:`~pvnet.mdev.device.Steps` under way.  Where everything it touches is mapped here, it ends
+A :class:`Program` is one :data:`~pvnet.mdev.device.Steps` under way.  Where all that it touches is mapped here, it ends
 before :meth:`Programs.run` returns; else it waits for the answers of the user, one access at a time, beside all others.
 
 Spec: mdev 4, 6.4.

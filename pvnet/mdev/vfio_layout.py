@@ -9,6 +9,7 @@ Spec: mdev 4.1 to 4.5, 4.8, 6.4, 6.5.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from struct import Struct
 from typing import Final, NamedTuple, TypeAlias
 
@@ -207,14 +208,15 @@ def decode_irq_info(data: Data) -> tuple[int, IrqInfo]:
     return index, IrqInfo(count, flags)
 
 
-class IrqSetHead(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class IrqSetHead:
     """SET_IRQS without its targets; ``data`` has one byte per vector with BOOL, else it is empty."""
 
     flags: int
     index: int
     start: int
     count: int
-    data: bytes
+    data: bytes = b""
 
 
 def encode_irq_set(head: IrqSetHead) -> bytes:
@@ -231,7 +233,7 @@ def decode_irq_set(data: Data) -> IrqSetHead:
     if not IRQ_SET.size <= argsz <= len(data):
         raise MdevError(EINVAL, f"argsz {argsz} for an irq set of {len(data)} bytes")
     if not flags & IrqData.BOOL:
-        return IrqSetHead(flags, index, start, count, b"")
+        return IrqSetHead(flags, index, start, count)
     if argsz - IRQ_SET.size < count:
         raise MdevError(EINVAL, f"{argsz - IRQ_SET.size} bytes for {count} irqs")
     return IrqSetHead(flags, index, start, count, bytes(data[IRQ_SET.size : IRQ_SET.size + count]))

@@ -9,6 +9,7 @@ import typer
 
 from pvnet.cli.run import LabOption, TimeoutOption, run, say
 from pvnet.client import Lab
+from pvnet.client.mdev import Mdevs
 from pvnet.client.vbus import VbusHost
 from pvnet.core.errors import ConfigError
 from pvnet.core.names import check_name
@@ -21,7 +22,7 @@ def attach(
         typer.Argument(
             metavar="URI",
             help="tap:NAME[@NETNS], pcapng:FILE, replay:FILE, tcp[-listen]:HOST:PORT, tls[-listen]:HOST:PORT, "
-            "broker[-listen]:LAB.",
+            "broker[-listen]:LAB, or vfio-user:PATH?mdev=UUID.",
         ),
     ],
     switch: Annotated[
@@ -31,7 +32,15 @@ def attach(
     lab: LabOption = None,
     timeout: TimeoutOption = 10.0,
 ) -> None:
-    """Add a port to a switch of the network bridge: the host's network, a capture file, another lab's switch."""
+    """Add a port to a switch of the network bridge: the host's network, a capture file, another lab's switch.
+
+    With vfio-user:PATH?mdev=UUID the mediated device is served at that unix socket, for QEMU or any vfio-user client.
+    """
+    if uri.startswith("vfio-user:"):
+        path, mdev = vfio_user_address(uri)
+        run(_attach_mdev(path, mdev, lab, timeout, remove=remove))
+        say(f"vfio-user:{path}: {'removed' if remove else 'serves ' + mdev}")
+        return
     try:
         port = check_port(uri)
     except ValueError as error:
@@ -42,6 +51,25 @@ def attach(
     name = None if switch is None else check_name(switch, "switch")
     run(_attach(port, name, lab, timeout, remove=remove))
     say(f"{port}: {'removed' if remove else 'attached'}")
+
+
+def vfio_user_address(uri: str) -> tuple[str, str]:
+    """Return socket path (absolute) and device of ``vfio-user:PATH?mdev=UUID``.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    path, mark, query = uri.removeprefix("vfio-user:").rpartition("?")
+    key, _, name = query.partition("=")
+    if not mark or not path or key != "mdev" or not name:
+        raise ConfigError(f"attach {uri[:80]!r}: expected vfio-user:PATH?mdev=UUID")
+    return str(Path(path).absolute()), name.lower()
+
+
+async def _attach_mdev(path: str, name: str, lab_name: str | None, timeout: float, *, remove: bool) -> None:
+    async with Lab.join(lab_name) as lab:
+        mdevs = Mdevs(lab, timeout=timeout)
+        await (mdevs.detach(name) if remove else mdevs.attach(name, path))
 
 
 async def _attach(port: str, switch: str | None, lab_name: str | None, timeout: float, *, remove: bool) -> None:

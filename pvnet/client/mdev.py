@@ -45,10 +45,10 @@ class Mdevs:
             raise RefusedError(reply.text or ManagementReply.Status.Name(reply.status).lower().replace("_", " "))
         return json.loads(reply.status_json) if reply.status_json else None
 
-    async def admin(self, host: str, verb: MdevAdmin.Verb, *, timeout: float | None = None, **fields: Any) -> Any:
+    async def admin(self, node: str, verb: MdevAdmin.Verb, *, timeout: float | None = None, **fields: Any) -> Any:
         """Send one command to a host and return what it shows."""
-        self._lab.topology.mdev_host(host)
-        return await self._ask(host, Management(mdev=MdevAdmin(verb=verb, **fields)), timeout=timeout)
+        self._lab.topology.mdev_host(node)
+        return await self._ask(node, Management(mdev=MdevAdmin(verb=verb, **fields)), timeout=timeout)
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -76,7 +76,7 @@ class Mdevs:
 
     async def parent_host(self, parent: str, host: str | None = None) -> str:
         """Return the host that has a parent; ``host`` says which, where several have one of that name."""
-        found = [
+        found: list[str] = [
             each["host"]
             for each in await self.show()
             if host in {None, each["host"]} and any(p["name"] == parent for p in each["parents"])

@@ -31,10 +31,13 @@ BlockDone = Callable[[int, bytes], None]
 
 
 class BlockDevice(Protocol):
-    """A device with positions: calls name an offset."""
+    """A file that takes calls as they are; block devices look at their offset."""
 
-    def block_call(self, call: DeviceIo, done: BlockDone) -> None:
-        """Read or write; ``done(result, data)`` answers."""
+    def block_call(self, call: DeviceIo, done: BlockDone) -> Callable[[], None] | None:
+        """Run a call; ``done(result, data)`` answers.
+
+        Returns what interrupts it, if it may wait for something: then it ends with -EINTR.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,9 @@ class DeviceFiles:
     ) -> None:
         self._endpoint = endpoint
         self._devices = devices
-        self._blocks = blocks
+        self._blocks = dict(blocks)
+        self._waits: dict[tuple[Owner, int], Callable[[], None]] = {}
+        """What interrupts calls of :class:`BlockDevice` files that wait."""
         self._block_files: dict[int, tuple[BlockDevice, Owner]] = {}
         self._files: dict[int, _File] = {}
         self._calls: dict[int, _Call] = {}
@@ -80,6 +85,19 @@ class DeviceFiles:
         """How many device calls are not answered yet."""
         return len(self._calls)
 
+    def add(self, path: str, device: BlockDevice) -> None:
+        """Offer another file."""
+        self._blocks[path] = device
+
+    def remove(self, path: str) -> None:
+        """Offer a file no more; who has it open finds it gone (ENODEV) by its own means."""
+        self._blocks.pop(path, None)
+
+    @property
+    def paths(self) -> list[str]:
+        """Every file that can be opened."""
+        return [*self._devices, *self._blocks]
+
     def request(self, envelope: Envelope) -> None:
         """Run one device call."""
         call = envelope.device_io
@@ -88,6 +106,8 @@ class DeviceFiles:
             number = self._numbers.get((owner, call.interrupts))
             if number is not None:
                 self._calls[number].driver.feed(io.DeviceInterrupt(number))
+            elif (interrupt := self._waits.get((owner, call.interrupts))) is not None:
+                interrupt()
             return
         is_open = call.operation == DeviceIo.OPEN
         if call.path in self._blocks if is_open else call.handle in self._block_files:
@@ -130,7 +150,14 @@ class DeviceFiles:
             del self._block_files[call.handle]
             self._answer(envelope, 0)
         else:
-            block.block_call(call, partial(self._answer, envelope))
+            key = (owner, envelope.correlation)
+            interrupt = block.block_call(call, partial(self._block_done, envelope, key))
+            if interrupt is not None:
+                self._waits[key] = interrupt
+
+    def _block_done(self, envelope: Envelope, key: tuple[Owner, int], result: int, data: bytes) -> None:
+        self._waits.pop(key, None)
+        self._answer(envelope, result, data)
 
     def done(self, driver: AdapterDriver, request: int, result: int, data: bytes) -> None:
         """Answer the call that a driver has finished."""
@@ -157,6 +184,9 @@ class DeviceFiles:
         for handle, (_, owner) in list(self._block_files.items()):
             if owner[0] == node:
                 del self._block_files[handle]
+        for (owner, _), interrupt in list(self._waits.items()):
+            if owner[0] == node:
+                interrupt()
         for handle, file in list(self._files.items()):
             if file.owner[0] == node:
                 del self._files[handle]

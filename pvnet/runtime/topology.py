@@ -437,8 +437,9 @@ def _field_texts(model: type[Strict]) -> dict[str, str]:
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of a topology file; the texts below the fields are its descriptions."""
     schema = Topology.model_json_schema(by_alias=True)
+    models = {model.__name__: model for model in Strict.__subclasses__()}
     for name, definition in schema["$defs"].items():
-        model: type[Strict] = globals()[name]
+        model = models[name]
         for field, text in _field_texts(model).items():
             key = model.model_fields[field].alias or field
             definition["properties"][key]["description"] = text

@@ -78,8 +78,8 @@ def check_attributes(device: MdevDevice) -> None:
 
     :raises MdevError: EINVAL a key or value that is none; as the device says.
     """
-    shown: Mapping[object, object] = dict(device.attributes())
-    for key, value in shown.items():
+    shown: list[tuple[object, object]] = list(device.attributes().items())
+    for key, value in shown:
         if not isinstance(key, str) or ATTRIBUTE.fullmatch(key) is None or not isinstance(value, str):
             raise MdevError(EINVAL, f"attribute {key!r} with value {value!r}")
 

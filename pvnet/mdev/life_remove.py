@@ -57,6 +57,8 @@ def _agree(tables: Tables, mdev: Mdev, *, force: bool, patience: Patience) -> Op
     yield from _ask_device(tables, mdev, insists())
     if not mdev.in_use:
         return
+    if force and patience.seconds <= 0:
+        return
     vfio = mdev.vfio
     assert vfio is not None
     yield from attempt(tables.note, f"request_release of {mdev.name}", vfio.request_release)

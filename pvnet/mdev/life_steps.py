@@ -8,8 +8,8 @@ between two yields is one indivisible step and no lock exists.  It yields
 * :class:`Wait` until something holds.  The runner sends back True once it holds and False when the patience is over.
 
 A service runs operations beside each other (one task each), :func:`run_now` runs one to its end, and the explorer of
-the tests runs several in every order.  An operation that is closed in the middle of a call (its task was cancelled) gives back
-what it holds and calls nobody any more.
+the tests runs several in every order.  An operation that is closed in the middle of a call (its task was cancelled)
+gives back what it holds and calls nobody any more.
 
 Spec: mdev 2 (R15 to R23), 9.1 (A16).
 """

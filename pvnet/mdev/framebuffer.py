@@ -115,12 +115,12 @@ class Framebuffer(DeviceBase):
     def _paint(self) -> None:
         view, stride = self.memory.view, self.stride
         for row in range(self.height):
-            view[row * stride : (row + 1) * stride] = bytes((row * 255 // (self.height - 1),)) * stride
+            view[row * stride : (row + 1) * stride] = bytes((row * 255 // max(1, self.height - 1),)) * stride
         view[self.height * stride :] = bytes(len(view) - self.height * stride)
 
     def start(self) -> None:
-        """Whatever was kept for a migration is not needed any more."""
-        self._saved.forget()
+        """Whatever was kept for a migration that has stopped it is not needed any more."""
+        self._saved.resumed()
 
     def remove(self) -> None:
         """Give memory and place in the pool back."""

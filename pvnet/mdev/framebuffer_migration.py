@@ -64,6 +64,11 @@ class FramebufferMigration:
         self._stopped = False
         self._ended = False
 
+    def resumed(self) -> None:
+        """The device runs again after it was stopped: the stream for which it was is over."""
+        if self._stopped:
+            self.forget()
+
     def save_begin(self) -> None:
         """Begin with the header; no row has been sent."""
         self.forget()

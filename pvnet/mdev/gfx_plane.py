@@ -39,6 +39,9 @@ class GfxFlag(IntFlag):
     REGION = 4
 
 
+_ANSWERED: Final = (GfxFlag.REGION, GfxFlag.PROBE | GfxFlag.REGION)
+
+
 @dataclass(frozen=True, slots=True)
 class GfxPlane:
     """A picture in a region: ``format`` is a fourcc, ``stride`` and ``size`` are bytes."""
@@ -61,7 +64,7 @@ def answer_gfx_plane(request: bytes, plane: GfxPlane) -> bytes:
     if len(request) < GFX_PLANE_MIN:
         raise MdevError(EINVAL, f"graphics plane query of {len(request)} bytes")
     argsz, flags, plane_type = _HEAD.unpack_from(request)
-    if argsz < GFX_PLANE_MIN or flags & ~GfxFlag.PROBE != GfxFlag.REGION:
+    if argsz < GFX_PLANE_MIN or flags not in _ANSWERED:
         raise MdevError(EINVAL, f"graphics plane query: argsz {argsz}, flags {flags:#x}")
     if flags & GfxFlag.PROBE:
         return request[:GFX_PLANE_BYTES]

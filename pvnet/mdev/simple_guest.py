@@ -59,11 +59,11 @@ class RegionFile:
         :raises MdevError: EINVAL, a negative place; what the device says.
         """
         end = self._until(offset, count)
-        pieces = []
+        data = bytearray()
         for start in range(offset, end, CHUNK_BYTES):
-            pieces.append((yield RegionRead(self._region, start, min(CHUNK_BYTES, end - start))))
+            data += yield RegionRead(self._region, start, min(CHUNK_BYTES, end - start))
         self.reads += 1
-        return b"".join(pieces)
+        return bytes(data)
 
     def write(self, offset: int, data: bytes) -> GuestSteps[int]:
         """Store what has room.

@@ -1,85 +1,89 @@
-"""The client end of vfio-user: requests with callbacks, and the client's memory for the server."""
+"""The requests of a vfio-user client, with callbacks.
+
+:class:`ClientMachine` is the counterpart of :class:`~pvnet.mdev.vfio_user_server.ServerSession` and speaks to foreign
+servers as well.  What ``done`` hears, and when, is said in :mod:`pvnet.mdev.vfio_user_exchange`.
+
+Spec: mdev 6.4, 6.6.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias, TypeVar
+from typing import Final
 
+from pvnet.core.errors import LocalError
+from pvnet.mdev import vfio_layout
 from pvnet.mdev.errors import MdevError
 from pvnet.mdev.info import DeviceInfo, IrqInfo, RegionInfo
-from pvnet.mdev.vfio_user import DEFAULT_TRANSFER, MAX_MESSAGE, Connection, Data, Descriptor
-from pvnet.mdev.vfio_user_version import Version
+from pvnet.mdev.names import RegionFlag
+from pvnet.mdev.vfio_user import (
+    ACCESS,
+    DMA_MAP,
+    DMA_UNMAP,
+    UNMAP_ALL,
+    Command,
+    Descriptor,
+)
+from pvnet.mdev.vfio_user_exchange import ClientExchange, Done, pack
+from pvnet.papr.errno import EINVAL
 
-T = TypeVar("T")
-Done: TypeAlias = Callable[[T | MdevError], None]
-ClientCarrier: TypeAlias = Connection
-
-
-@dataclass(frozen=True, slots=True)
-class ClientLimits:
-    """What a client takes of its server."""
-
-    max_fds: int = 8
-    max_transfer: int = DEFAULT_TRANSFER
-    max_message: int = MAX_MESSAGE
-    max_requests: int = 1024
-    """Requests under way."""
-    timeout_s: float = 10.0
-    """After how long without an answer :meth:`ClientMachine.expire` gives a request up."""
-
-
-DEFAULT_LIMITS: Final = ClientLimits()
+MAX_REGION_INFO: Final = 128 << 10
+"""Most bytes of a region info that are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegionReply:
-    """A region, and the descriptor to map it, which is the caller's now."""
+    """A region, and the descriptor to map it by, which is the caller's now."""
 
     info: RegionInfo
     descriptor: Descriptor | None = None
 
 
-class ClientMachine:
+class ClientMachine(ClientExchange):
     """A user of a device that somebody else serves."""
-
-    def __init__(self, carrier: ClientCarrier, limits: ClientLimits = DEFAULT_LIMITS) -> None:
-        self._carrier, self._limits = carrier, limits
-        self.version: Version | None = None
-        self.closed = False
-
-    def start(self, done: Done[Version]) -> None:
-        """Negotiate; the first request."""
-        raise NotImplementedError
-
-    def message(self, data: Data, descriptors: list[Descriptor]) -> None:
-        """Take one whole message, header included, and its descriptors, which are taken over; never raises."""
-        raise NotImplementedError
-
-    def lost(self, reason: str) -> None:
-        """The connection is gone: everything under way fails with ENODEV; idempotent."""
-        raise NotImplementedError
-
-    @property
-    def waiting(self) -> int:
-        """How many requests have no answer yet."""
-        raise NotImplementedError
-
-    def expire(self, now: float) -> None:
-        """Give up (ETIMEDOUT) what has waited for :attr:`ClientLimits.timeout_s`, counted from the first call."""
-        raise NotImplementedError
 
     def device_info(self, done: Done[DeviceInfo]) -> None:
         """GET_INFO."""
-        raise NotImplementedError
+        size = vfio_layout.DEVICE_INFO.size
+        request = vfio_layout.DEVICE_INFO.pack(size, 0, 0, 0)
+        self.ask(Command.DEVICE_GET_INFO, (request,), lambda payload, _: vfio_layout.decode_device_info(payload), done)
 
     def region_info(self, index: int, done: Done[RegionReply]) -> None:
-        """GET_REGION_INFO, again with a bigger argsz if there are capabilities."""
-        raise NotImplementedError
+        """GET_REGION_INFO, once more if the server has more to tell than 32 bytes hold."""
+
+        def first(result: tuple[int, RegionReply] | MdevError) -> None:
+            if isinstance(result, MdevError):
+                done(result)
+            elif vfio_layout.REGION_INFO.size < result[0] <= MAX_REGION_INFO:
+                if result[1].descriptor is not None:
+                    self._carrier.close_descriptor(result[1].descriptor)
+                self._region_info(index, result[0], second)
+            else:
+                done(result[1])
+
+        def second(result: tuple[int, RegionReply] | MdevError) -> None:
+            done(result if isinstance(result, MdevError) else result[1])
+
+        self._region_info(index, vfio_layout.REGION_INFO.size, first)
+
+    def _region_info(self, index: int, argsz: int, done: Done[tuple[int, RegionReply]]) -> None:
+        def decode(payload: memoryview, came: list[Descriptor]) -> tuple[int, RegionReply]:
+            needed, found, info = vfio_layout.decode_region_info(payload)
+            if found != index:
+                raise MdevError(EINVAL, f"region {found} instead of {index}")
+            descriptor = came.pop(0) if came and info.flags & RegionFlag.MMAP else None
+            return needed, RegionReply(info, descriptor)
+
+        request = pack(vfio_layout.REGION_INFO, argsz, 0, index, 0, 0, 0)
+        self.ask(Command.DEVICE_GET_REGION_INFO, (request,), decode, done)
 
     def irq_info(self, index: int, done: Done[IrqInfo]) -> None:
         """GET_IRQ_INFO."""
-        raise NotImplementedError
+        request = pack(vfio_layout.IRQ_INFO, vfio_layout.IRQ_INFO.size, 0, index, 0)
+        self.ask(
+            Command.DEVICE_GET_IRQ_INFO, (request,), lambda payload, _: vfio_layout.decode_irq_info(payload)[1], done
+        )
 
     def set_irqs(
         self,
@@ -92,22 +96,84 @@ class ClientMachine:
         descriptors: Sequence[Descriptor],
         done: Done[None],
     ) -> None:
-        """SET_IRQS; the descriptors stay the caller's."""
-        raise NotImplementedError
+        """SET_IRQS; ``data``: BOOL, a byte per vector; EVENTFD: a descriptor per vector, which stays the caller's."""
+        layout = vfio_layout.IRQ_SET
+        request = pack(layout, layout.size + len(data), data_type | action, index, start, count) + data
+        self.ask(Command.DEVICE_SET_IRQS, (request,), _nothing, done, descriptors)
+
+    def reset(self, done: Done[None]) -> None:
+        """DEVICE_RESET."""
+        self.ask(Command.DEVICE_RESET, (), _nothing, done)
 
     def region_read(self, index: int, offset: int, count: int, done: Done[bytes]) -> None:
-        """REGION_READ, in pieces where the server wants them."""
-        raise NotImplementedError
+        """REGION_READ, in pieces where that is more than either end takes."""
+        if count <= self.max_transfer:
+            self._read(index, offset, count, done)
+            return
+        pieces: list[bytes] = []
+        have = 0
+
+        def piece(result: bytes | MdevError) -> None:
+            nonlocal have
+            if isinstance(result, MdevError):
+                done(result)
+                return
+            pieces.append(result)
+            have += len(result)
+            if have == count:
+                done(b"".join(pieces))
+            else:
+                self._read(index, offset + have, min(self.max_transfer, count - have), piece)
+
+        self._read(index, offset, self.max_transfer, piece)
+
+    def _read(self, index: int, offset: int, count: int, done: Done[bytes]) -> None:
+        def decode(payload: memoryview, _descriptors: list[Descriptor]) -> bytes:
+            if not count:
+                return b""
+            if len(payload) != ACCESS.size + count or ACCESS.unpack_from(payload)[2] != count:
+                raise MdevError(EINVAL, f"{len(payload)} bytes for {count}")
+            return bytes(payload[ACCESS.size :])
+
+        self.ask(Command.REGION_READ, (pack(ACCESS, offset, index, count),), decode, done)
 
     def region_write(
         self, index: int, offset: int, data: bytes, done: Done[None] | None = None, *, posted: bool = False
     ) -> None:
-        """REGION_WRITE, in pieces; ``posted``: without reply, ``done`` is called at once."""
-        raise NotImplementedError
+        """REGION_WRITE, in pieces where that is more than the server takes.
 
-    def reset(self, done: Done[None]) -> None:
-        """DEVICE_RESET."""
-        raise NotImplementedError
+        ``posted``: no reply is asked for, so errors vanish; ``done`` is called at once.
+        """
+        told = done if done is not None else _forget
+        if posted:
+            told(self._post(index, offset, data))
+            return
+        have = 0
+
+        def piece(result: MdevError | None) -> None:
+            nonlocal have
+            have += self.max_send
+            if isinstance(result, MdevError) or have >= len(data):
+                told(result)
+            else:
+                self._write(index, offset + have, data[have : have + self.max_send], piece)
+
+        self._write(index, offset, data[: self.max_send], piece)
+
+    def _write(self, index: int, offset: int, data: bytes, done: Done[None]) -> None:
+        def decode(payload: memoryview, _descriptors: list[Descriptor]) -> None:
+            if payload and (len(payload) < ACCESS.size or ACCESS.unpack_from(payload)[2] != len(data)):
+                raise MdevError(EINVAL, f"{bytes(payload[:16]).hex()} for {len(data)} bytes")
+
+        self.ask(Command.REGION_WRITE, (pack(ACCESS, offset, index, len(data)), data), decode, done)
+
+    def _post(self, index: int, offset: int, data: bytes) -> MdevError | None:
+        refusal = self.refusal(Command.REGION_WRITE)
+        if refusal is None:
+            for at in range(0, len(data), self.max_send):
+                piece = data[at : at + self.max_send]
+                self.post(Command.REGION_WRITE, (pack(ACCESS, offset + at, index, len(piece)), piece))
+        return refusal
 
     def dma_map(
         self,
@@ -119,21 +185,85 @@ class ClientMachine:
         view: memoryview | None,
         done: Done[None],
     ) -> None:
-        """DMA_MAP; ``view`` serves the server's DMA_READ and DMA_WRITE from now on."""
-        raise NotImplementedError
+        """DMA_MAP; the descriptor stays the caller's.
+
+        ``view``, of ``size`` bytes, serves DMA_READ and DMA_WRITE of the server as ``flags`` allow, until the server
+        has refused the map or agreed to DMA_UNMAP.
+
+        :raises LocalError: the view has another size.
+        """
+        if view is not None and view.nbytes != size:
+            raise LocalError(f"view of {view.nbytes} bytes for a map of {size}")
+        request = pack(DMA_MAP, DMA_MAP.size, flags, offset, address, size)
+        added = not self.closed and self.memory.add(address, size, flags, view)
+
+        def mapped(result: MdevError | None) -> None:
+            if isinstance(result, MdevError) and added:
+                self.memory.remove(address, size)
+            done(result)
+
+        self.ask(Command.DMA_MAP, (request,), _nothing, mapped, () if descriptor is None else (descriptor,))
 
     def dma_unmap(self, address: int, size: int, done: Done[None], *, all_: bool = False) -> None:
         """DMA_UNMAP of one map, or of all (``address`` and ``size`` 0)."""
-        raise NotImplementedError
+
+        def unmapped(result: MdevError | None) -> None:
+            if not isinstance(result, MdevError):
+                if all_:
+                    self.memory.clear()
+                else:
+                    self.memory.remove(address, size)
+            done(result)
+
+        request = pack(DMA_UNMAP, DMA_UNMAP.size, UNMAP_ALL if all_ else 0, address, size)
+        self.ask(Command.DMA_UNMAP, (request,), _nothing, unmapped)
 
     def feature(self, flags: int, data: bytes, max_data: int, done: Done[bytes]) -> None:
         """DEVICE_FEATURE; the answer is what follows its 8-byte head, at most ``max_data`` bytes."""
-        raise NotImplementedError
+        layout = vfio_layout.FEATURE
+        room = max(len(data), max_data)
+
+        def decode(payload: memoryview, _descriptors: list[Descriptor]) -> bytes:
+            if not layout.size <= len(payload) <= layout.size + room:
+                raise MdevError(EINVAL, f"{len(payload)} bytes")
+            return bytes(payload[layout.size :])
+
+        self.ask(Command.DEVICE_FEATURE, (pack(layout, layout.size + room, flags), data), decode, done)
 
     def migration_read(self, limit: int, done: Done[bytes]) -> None:
-        """MIG_DATA_READ; ``b""``: the end."""
-        raise NotImplementedError
+        """MIG_DATA_READ of at most ``limit`` bytes; ``b""``: the end.  A reply may be padded."""
+        layout = vfio_layout.MIGRATION_DATA
+        wanted = min(limit, self.max_transfer)
+
+        def decode(payload: memoryview, _descriptors: list[Descriptor]) -> bytes:
+            size = layout.unpack_from(payload)[1] if len(payload) >= layout.size else wanted + 1
+            if size > wanted or len(payload) < layout.size + size:
+                raise MdevError(EINVAL, f"{len(payload)} bytes")
+            return bytes(payload[layout.size : layout.size + size])
+
+        self.ask(Command.MIG_DATA_READ, (pack(layout, layout.size + wanted, wanted),), decode, done)
 
     def migration_write(self, data: bytes, done: Done[None]) -> None:
-        """MIG_DATA_WRITE, in pieces."""
-        raise NotImplementedError
+        """MIG_DATA_WRITE, in pieces where that is more than the server takes."""
+        layout = vfio_layout.MIGRATION_DATA
+        have = 0
+
+        def piece(result: MdevError | None) -> None:
+            nonlocal have
+            part = data[have : have + self.max_send]
+            if isinstance(result, MdevError) or not part:
+                done(result)
+                return
+            have += len(part)
+            head = pack(layout, layout.size + len(part), len(part))
+            self.ask(Command.MIG_DATA_WRITE, (head, part), _nothing, piece)
+
+        piece(None)
+
+
+def _nothing(_payload: memoryview, _descriptors: list[Descriptor]) -> None:
+    """What a reply carries beyond its header does not matter."""
+
+
+def _forget(_result: MdevError | None) -> None:
+    """Nobody wants to know."""

@@ -155,18 +155,16 @@ class Uart16550:
         self._update()
 
     def connected(self, inputs: int) -> None:
-        """Another line: these are its modem inputs, and it takes what the last one did not."""
+        """Another line: it has these modem inputs, and takes what the last one did not."""
         self._inputs = inputs & _INPUTS
         self._sense()
-        self._refused = True
         self._drain()
-        self._ask()
         self._update()
 
     # --- life ---
 
     def pause(self) -> None:
-        """Neither send nor receive, let no time pass; registers still answer."""
+        """Neither send nor receive, let no time pass; registers answer."""
         self._running = False
         self.let_go()
 
@@ -219,11 +217,9 @@ class Uart16550:
         self._update()
 
     def _take(self, state: UartState) -> None:
-        self._ier = state.ier & _IER_BITS
         self._set_fcr(state.fcr)
-        self._lcr = state.lcr
-        self._mcr = state.mcr & _MCR_BITS
-        self._scr = state.scr
+        self._ier, self._mcr = state.ier & _IER_BITS, state.mcr & _MCR_BITS
+        self._lcr, self._scr = state.lcr, state.scr
         self._divisor = state.divisor
         self._rx = bytearray(state.rx)
         self._tx = bytearray(state.tx)
@@ -376,8 +372,7 @@ class Uart16550:
             return
         self._set_fcr(fcr)
         if toggled or fcr & Fcr.CLEAR_RX:
-            self._rx.clear()
-            self._timed_out = False
+            self._rx, self._timed_out = bytearray(), False
         if self._tx and (toggled or fcr & Fcr.CLEAR_TX):
             self._tx.clear()
             self._thr_empty_pending = True

@@ -27,6 +27,7 @@ from typing import Final
 
 from pvnet.mdev.device import MdevDevice, MigrationOps
 from pvnet.mdev.errors import MdevError
+from pvnet.mdev.guard import DeviceFailedError, Guard
 from pvnet.mdev.names import MigrationFlag
 from pvnet.mdev.names import MigrationState as State
 from pvnet.papr.errno import EINVAL, EIO
@@ -51,10 +52,10 @@ _FLAGS: Final = int(MigrationFlag.STOP_COPY | MigrationFlag.PRE_COPY)
 class Migration:
     """State and stream of one device."""
 
-    def __init__(self, device: MdevDevice, failed: Callable[[str, Exception], None]) -> None:
-        """Begin in RUNNING.  ``failed`` hears of failures of the device: (what it was doing, the exception)."""
+    def __init__(self, device: MdevDevice, guard: Guard) -> None:
+        """Begin in RUNNING."""
         self._device = device
-        self._failed = failed
+        self._guard = guard
         self._state = State.RUNNING
         self._broken = False
         self._ended = False
@@ -84,11 +85,7 @@ class Migration:
 
         :raises MdevError: EINVAL, no migration.
         """
-        ops = self._ops
-        try:
-            return max(0, ops.remaining())
-        except Exception as failure:
-            raise self._failure("remaining", failure) from None
+        return max(0, self._guard.ask("remaining", self._ops.remaining))
 
     def set_state(self, wanted: int) -> None:
         """Walk to a state.
@@ -125,25 +122,16 @@ class Migration:
     def _arc(self, target: State) -> None:
         source = self._state
         try:
-            ARCS[source, target](self)
-        except MdevError:
-            raise
-        except Exception as failure:
+            self._guard.ask(f"{source.name} to {target.name}", ARCS[source, target], self)
+        except DeviceFailedError:
             self._enter(State.ERROR)
-            raise self._failure(f"{source.name} to {target.name}", failure) from None
+            raise
         self._enter(target)
 
     def _enter(self, state: State) -> None:
         self._state = state
         if self.on_state is not None:
             self.on_state(state)
-
-    def _failure(self, what: str, failure: Exception) -> MdevError:
-        """Turn what the device has raised into what the user is told."""
-        if isinstance(failure, MdevError):
-            return failure
-        self._failed(what, failure)
-        return MdevError(EIO, what)
 
     # --- arcs ---------------------------------------------------------------------------------------------------------
 
@@ -185,13 +173,18 @@ class Migration:
             return b""
         ops = self._ops
         try:
-            piece = bytes(ops.precopy(limit) if state is State.PRE_COPY else ops.save(limit))
-            if len(piece) > limit:
-                raise ValueError(f"{len(piece)} bytes instead of {limit}")  # noqa: TRY301
-        except Exception as failure:
+            piece = self._guard.ask("save", self._piece, ops.precopy if state is State.PRE_COPY else ops.save, limit)
+        except MdevError:
             self._broken = True
-            raise self._failure("save", failure) from None
+            raise
         self._ended = not piece and state is State.STOP_COPY
+        return piece
+
+    @staticmethod
+    def _piece(source: Callable[[int], object], limit: int) -> bytes:
+        piece = source(limit)
+        if not isinstance(piece, bytes) or len(piece) > limit:
+            raise TypeError(f"no piece of at most {limit} bytes")
         return piece
 
     def write(self, data: bytes) -> None:
@@ -206,44 +199,39 @@ class Migration:
         if not data:
             return
         try:
-            self._ops.restore(data)
-        except Exception as failure:
+            self._guard.ask("restore", self._ops.restore, data)
+        except MdevError:
             self._broken = True
-            raise self._failure("restore", failure) from None
+            raise
 
     # --- without asking -----------------------------------------------------------------------------------------------
 
-    def reset(self, reset: Callable[[], None]) -> None:
+    def reset(self) -> None:
         """Reset the device and have it run; what was under way is dropped.
 
-        :raises MdevError: EIO, the device failed: ERROR.
+        :raises MdevError: the device refuses, and nothing has changed; or it has failed, which is ERROR unless it ran.
         """
-        stopped = self._state not in (State.RUNNING, State.PRE_COPY)
-        self._broken = self._ended = False
         try:
-            reset()
-            if stopped:
-                self._device.start()
-        except MdevError:
+            self._guard.ask("reset", self._device.reset)
+            if self._state not in (State.RUNNING, State.PRE_COPY):
+                self._guard.ask("start", self._device.start)
+        except DeviceFailedError:
+            if self._state is not State.RUNNING:
+                self._enter(State.ERROR)
             raise
-        except Exception as failure:
-            self._enter(State.ERROR)
-            raise self._failure("reset", failure) from None
         if self._state is not State.RUNNING:
             self._enter(State.RUNNING)
 
     def abandon(self) -> None:
         """The user who began it is gone: let the device run again; never raises."""
-        try:
-            if self._state is State.ERROR:
-                self.reset(self._device.reset)
-            elif self._state in (State.STOP, State.STOP_COPY, State.RESUMING):
-                self._device.start()
-        except Exception as failure:  # noqa: BLE001 - a third party's
-            self._failed("end of a migration", failure)
+        good = True
+        if self._state is State.ERROR:
+            good = self._guard.tell("reset", self._device.reset)
+        if good and self._state not in (State.RUNNING, State.PRE_COPY):
+            good = self._guard.tell("start", self._device.start)
+        if not good:
             self._enter(State.ERROR)
-            return
-        if self._state is not State.RUNNING:
+        elif self._state is not State.RUNNING:
             self._enter(State.RUNNING)
 
 

@@ -22,7 +22,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pvnet.mdev.device import DeviceBase, DriverServices, MdevType, MigrationOps, Region, Steps
+from pvnet.mdev.device import DeviceBase, DriverServices, MdevDriver, MdevType, MigrationOps, Region, Steps
 from pvnet.mdev.errors import MdevError
 from pvnet.mdev.framebuffer_migration import FramebufferMigration
 from pvnet.mdev.gfx_plane import GfxPlane, answer_gfx_plane
@@ -66,8 +66,8 @@ def _config_image(width: int, height: int) -> bytes:
 class Framebuffer(DeviceBase):
     """One display."""
 
-    flags = DeviceFlag.RESET | DeviceFlag.PCI
-    irqs = (IrqInfo(),) * PCI_IRQS
+    flags: int = DeviceFlag.RESET | DeviceFlag.PCI
+    irqs: Sequence[IrqInfo] = (IrqInfo(),) * PCI_IRQS
 
     def __init__(self, width: int, height: int, name: str, services: DriverServices, parent: FramebufferParent) -> None:
         self.width, self.height = width, height
@@ -204,4 +204,4 @@ class FramebufferDriver:
         return FramebufferParent(services)
 
 
-MDPY_DRIVER: Final = FramebufferDriver()
+MDPY_DRIVER: Final[MdevDriver] = FramebufferDriver()

@@ -32,7 +32,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pvnet.mdev.device import BlockStore, DeviceBase, DriverServices, MdevType, Region, Steps
+from pvnet.mdev.device import BlockStore, DeviceBase, DriverServices, MdevDriver, MdevType, Region, Steps
 from pvnet.mdev.errors import MdevError
 from pvnet.mdev.info import IrqInfo, RegionInfo
 from pvnet.mdev.names import PCI_IRQS, PCI_REGIONS, DeviceFlag, PciRegion, RegionFlag
@@ -68,8 +68,8 @@ def _config_image() -> bytes:
 class PmemDevice(DeviceBase):
     """The blocks of ``store`` behind a BAR."""
 
-    flags = DeviceFlag.RESET | DeviceFlag.PCI
-    irqs = (IrqInfo(),) * PCI_IRQS
+    flags: int = DeviceFlag.RESET | DeviceFlag.PCI
+    irqs: Sequence[IrqInfo] = (IrqInfo(),) * PCI_IRQS
 
     def __init__(self, store: BlockStore, parent: PmemParent) -> None:
         self._store = store
@@ -211,4 +211,4 @@ class PmemDriver:
         return PmemParent(scm, services.scm(scm))
 
 
-PMEM_DRIVER: Final = PmemDriver()
+PMEM_DRIVER: Final[MdevDriver] = PmemDriver()

@@ -15,7 +15,7 @@ from typing import Final
 from pvnet.mdev import pmem
 from pvnet.mdev.errors import MdevError
 from pvnet.mdev.framebuffer import CAPABILITY, CAPABILITY_FIELDS, MDPY_IDS
-from pvnet.mdev.guest import GuestContext, GuestFile, GuestSteps, RegionRead, RegionWrite
+from pvnet.mdev.guest import GuestContext, GuestDriverClass, GuestFile, GuestSteps, RegionRead, RegionWrite
 from pvnet.mdev.names import DeviceFlag, PciRegion
 from pvnet.mdev.pci import COMMAND_MEMORY
 from pvnet.mdev.screenshot import PIXEL_BYTES, XR24
@@ -217,5 +217,5 @@ class PmemGuest:
         return PmemDriver(context)
 
 
-FRAMEBUFFER_GUEST: Final = FramebufferGuest()
-PMEM_GUEST: Final = PmemGuest()
+FRAMEBUFFER_GUEST: Final[GuestDriverClass] = FramebufferGuest()
+PMEM_GUEST: Final[GuestDriverClass] = PmemGuest()

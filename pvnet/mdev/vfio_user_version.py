@@ -1,6 +1,6 @@
 """Version negotiation of vfio-user: what either end can take, as JSON.
 
-The payload of VERSION is ``u16 major, u16 minor`` and, optionally, JSON text with a NUL behind it::
+The payload of VERSION is ``u16 major, u16 minor`` and, optionally, JSON text with a NUL (or several) behind it::
 
     {"capabilities": {"max_msg_fds": 8, "max_data_xfer_size": 1048576, ...}}
 
@@ -99,7 +99,7 @@ def _capabilities(text: bytes) -> Capabilities:
     if len(text) > MAX_TEXT or text[-1]:
         raise MdevError(EINVAL, f"VERSION with {len(text)} bytes of JSON, or without NUL")
     try:
-        decoded = text[:-1].decode()
+        decoded = text.rstrip(b"\0").decode()
         _check_depth(decoded)
         value = json.loads(decoded, object_pairs_hook=_unique, parse_constant=_refuse)
     except ValueError as error:

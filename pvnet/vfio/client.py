@@ -25,7 +25,8 @@ from pvnet.mdev.errors import MdevError
 from pvnet.mdev.info import DeviceInfo, IrqInfo, RegionInfo
 from pvnet.mdev.names import DmaFlag, IrqAction, IrqData
 from pvnet.mdev.vfio_user import Data, Descriptor
-from pvnet.mdev.vfio_user_client import ClientLimits, ClientMachine, RegionReply
+from pvnet.mdev.vfio_user_client import ClientMachine, RegionReply
+from pvnet.mdev.vfio_user_exchange import ClientLimits
 from pvnet.mdev.vfio_user_version import Version
 from pvnet.vfio.client_transport import ClientTransport, IrqListener, SocketTransport, connected
 from pvnet.vfio.region_mapping import RegionMapping
@@ -296,7 +297,7 @@ class VfioUserClient:
         offset: int = 0,
         view: memoryview | None = None,
     ) -> None:
-        """Let the device reach memory at I/O address ``address``: by ``fd``, which stays ours, or through our ``view``."""
+        """Let the device reach memory at I/O address ``address``: by ``fd``, which stays ours, or through ``view``."""
         await self._call(self.machine.dma_map, address, size, flags, offset, fd, view)
 
     async def dma_unmap(self, address: int, size: int) -> None:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from pvnet.core.errors import DeadlineError, UnreachableError
 from pvnet.mdev.vfio_user import Connection, Data, Descriptor
-from pvnet.mdev.vfio_user_client import ClientLimits
+from pvnet.mdev.vfio_user_exchange import ClientLimits
 from pvnet.runtime.eventfd import EventFd
 from pvnet.transport.unix_socket import close_all
 from pvnet.vfio.framing import CLIENT_TAKERS, MessageSocket

@@ -87,7 +87,9 @@ class MessageSocket:
         self.max_fds = max_fds
         self._sock = sock
         self._fd = sock.fileno()
-        self._received = received
+        self.messages = 0
+        self.received = received
+        """May be replaced before the first turn of the loop."""
         self._ended = ended
         self._takers = takers
         self._max_message = max_message
@@ -139,7 +141,8 @@ class MessageSocket:
             return
         elif not self._end and count >= HEADER_SIZE and _SIZE.unpack_from(self._view)[0] == count:
             # By far the most frequent: one message, whole, nothing before it.
-            self._received(self._view[:count], [])
+            self.messages += 1
+            self.received(self._view[:count], [])
             return
         self._end += count
         self._hand_on()
@@ -162,7 +165,8 @@ class MessageSocket:
             begin = self._begin
             fds = self._fds.pop(begin, []) if self._fds else []
             self._begin = begin + size
-            self._received(self._view[begin : begin + size], fds)
+            self.messages += 1
+            self.received(self._view[begin : begin + size], fds)
             if self._has_lost_frame:
                 self.finish("a message whose size cannot be")
         if self._is_reading:

@@ -44,11 +44,15 @@ _log = structlog.get_logger()
 
 
 class SocketCarrier(Carrier):
-    """What a :class:`~pvnet.mdev.vfio_user_server.ServerSession` uses of a unix socket; owns the socket."""
+    """A session with a client on a connected unix socket, which it owns.
+
+    ``ended`` is told once, when the connection is closed; :meth:`ServerSession.lost` is for who is told.
+    """
 
     def __init__(
         self,
         sock: socket.socket,
+        device: VfioDevice,
         ended: Callable[[str], None],
         limits: ServerLimits = DEFAULT_LIMITS,
         *,
@@ -56,15 +60,12 @@ class SocketCarrier(Carrier):
         stall_s: float = STALL_S,
     ) -> None:
         self.max_fds = limits.max_fds
-        self.messages = 0
-        self.session: ServerSession
-        """Set before the first turn of the loop."""
         self._loop = asyncio.get_running_loop()
         self._expiry = self._loop.call_later(_EXPIRE_S, self._expire)
         self._told: Callable[[str], None] = ended
         self.socket = MessageSocket(
             sock,
-            self._received,
+            self._too_early,
             self._ended,
             takers=SERVER_TAKERS,
             max_fds=limits.max_fds,
@@ -72,10 +73,12 @@ class SocketCarrier(Carrier):
             max_queue_bytes=max_queue_bytes,
             stall_s=stall_s,
         )
+        self.session = ServerSession(device, self, limits)
+        self.socket.received = self.session.message  # nothing in between: this is in the way of every access
 
-    def _received(self, data: memoryview, descriptors: list[int]) -> None:
-        self.messages += 1
-        self.session.message(data, descriptors)
+    @staticmethod
+    def _too_early(_data: memoryview, descriptors: list[int]) -> None:
+        close_all(descriptors)
 
     def _expire(self) -> None:
         """Give up what the client does not answer."""
@@ -189,7 +192,7 @@ class VfioUserServer:
             "path": str(self.path or ""),
             "connected": carrier is not None,
             "waiting": self._waiting is not None,
-            "messages": self.counters["messages"] + (carrier.messages if carrier is not None else 0),
+            "messages": self.counters["messages"] + (carrier.socket.messages if carrier is not None else 0),
             "queued_bytes": carrier.socket.queued_bytes if carrier is not None else 0,
             "counters": {name: count for name, count in sorted(self.counters.items()) if name != "messages"},
         }
@@ -239,9 +242,8 @@ class VfioUserServer:
         self.counters["clients"] += 1
         self._since = self._loop.time()
         carrier = SocketCarrier(
-            sock, self._ended, self._limits, max_queue_bytes=self._max_queue_bytes, stall_s=self._stall_s
+            sock, self.device, self._ended, self._limits, max_queue_bytes=self._max_queue_bytes, stall_s=self._stall_s
         )
-        carrier.session = ServerSession(self.device, carrier, self._limits)
         self._carrier = carrier
         self._note(Note("vfio_user_client", (("device", self.device.name),), "info"))
 
@@ -250,8 +252,9 @@ class VfioUserServer:
         carrier, self._carrier = self._carrier, None
         assert carrier is not None
         carrier.session.lost()
-        self.counters["messages"] += carrier.messages
+        self.counters["messages"] += carrier.socket.messages
         self.counters.update(carrier.socket.counters)
+        self.counters.update(carrier.session.counters)
         self._note(Note("vfio_user_client_gone", (("device", self.device.name), ("reason", reason)), "info"))
         if self._hello is not None:
             self._hello.cancel()
@@ -270,7 +273,7 @@ class VfioUserServer:
     def _judge_hello(self) -> None:
         self._hello = None
         carrier = self._carrier
-        if carrier is not None and not carrier.messages and self._waiting is not None:
+        if carrier is not None and carrier.session.version is None and self._waiting is not None:
             self.counters["silent"] += 1
             carrier.close(f"no version agreed within {self.hello_s:g} s, and somebody waits")
 

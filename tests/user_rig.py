@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pvnet.core.machine import Note
 from pvnet.mdev.device import DeviceBase, DeviceHost, DmaRead, DmaWrite, Region, Steps
@@ -322,7 +323,7 @@ class Server:
 
     def __init__(
         self,
-        device: SampleDevice | None = None,
+        device: Any = None,
         *,
         limits: ServerLimits | None = None,
         capabilities: Capabilities | None = None,

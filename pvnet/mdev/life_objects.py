@@ -3,9 +3,9 @@
 A device is *creating*, then *active*, then *removing*, then gone; a refused removal makes it active again.  Only active
 ones can be used; the name is taken from the first step of the creation to the last step of the removal.
 
-References: a parent is referenced by each of its devices and by each request that works with it; a device is held by
-each request that works with it; a bus driver is referenced by each device it serves or is just looking at.  Whoever
-takes something away waits until nobody holds it.
+References: a parent is referenced by each of its devices, from the first step of their creation to the last of their
+removal; a device is held by each request that works with it; a bus driver is referenced by each device it serves or is
+just looking at.  Whoever takes something away waits until nobody holds it.
 
 Spec: mdev 2 (R10, R15 to R19, R23, R24), 3.
 """
@@ -113,15 +113,13 @@ class Parent:
     """How many devices it can have, when it leaves the counting to the registry."""
     children: dict[MdevName, Mdev] = field(default_factory=dict)
     """Including those that are not active."""
-    requests: int = 0
-    """Requests that work with the parent itself."""
     being_unregistered: bool = False
     """A request is at it."""
 
     @property
     def references(self) -> int:
         """Who keeps it from going away."""
-        return len(self.children) + self.requests
+        return len(self.children)
 
     @property
     def room(self) -> int | None:

@@ -86,7 +86,7 @@ def unregister_parent(tables: Tables, name: str, *, force: bool, patience_s: flo
                 yield from take_away(tables, child, force=True, patience=patience)
             else:
                 yield from wait_for(
-                    lambda: not parent.references or _any_active(parent), tables.changed, f"requests at {name}"
+                    lambda: not parent.references or _any_active(parent), tables.changed, f"devices of {name}"
                 )
         assert parent.ops is not None
         yield from attempt(tables.note, f"close of {name}", parent.ops.close)

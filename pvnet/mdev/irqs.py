@@ -120,7 +120,8 @@ class _Line:
         return self.level and bool(self.flags & IrqFlag.AUTOMASKED) and vector is self.vectors[0]
 
 
-def _close(targets: Iterable[IrqTarget | None]) -> None:
+def close_targets(targets: Iterable[IrqTarget | None]) -> None:
+    """Let go of targets that are not kept."""
     for target in targets:
         if target is not None:
             target.close()
@@ -183,7 +184,7 @@ class IrqLines:
         try:
             line, kind, action = self._check(request)
         except BaseException:
-            _close(request.targets)
+            close_targets(request.targets)
             raise
         before = [vector.target is not None for vector in line.vectors]
         self._apply(line, kind, action, request)

@@ -23,6 +23,7 @@ Spec: mdev 4.8, 6.5, 8.1 (migration), 9.2 (B31, B32).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Final
 
 from pvnet.mdev.device import MdevDevice, MigrationOps
@@ -30,7 +31,7 @@ from pvnet.mdev.errors import MdevError
 from pvnet.mdev.guard import DeviceFailedError, Guard
 from pvnet.mdev.names import MigrationFlag
 from pvnet.mdev.names import MigrationState as State
-from pvnet.papr.errno import EINVAL, EIO
+from pvnet.papr.errno import EBUSY, EINVAL, EIO
 
 S, R, C, I, P = State.STOP, State.RUNNING, State.STOP_COPY, State.RESUMING, State.PRE_COPY  # noqa: E741
 
@@ -52,10 +53,11 @@ _FLAGS: Final = int(MigrationFlag.STOP_COPY | MigrationFlag.PRE_COPY)
 class Migration:
     """State and stream of one device."""
 
-    def __init__(self, device: MdevDevice, guard: Guard) -> None:
-        """Begin in RUNNING."""
+    def __init__(self, device: MdevDevice, guard: Guard, busy: Callable[[], bool] = lambda: False) -> None:
+        """Begin in RUNNING; ``busy``: something is under way that must end before the device can stop."""
         self._device = device
         self._guard = guard
+        self._busy = busy
         self._state = State.RUNNING
         self._broken = False
         self._ended = False
@@ -90,9 +92,12 @@ class Migration:
     def set_state(self, wanted: int) -> None:
         """Walk to a state.
 
-        :raises MdevError: EINVAL no such state or no way there; else what an arc has answered.
+        :raises MdevError: EINVAL no such state or no way there; EBUSY it would have to stop while something is under
+            way, so quiesce first; else what an arc has answered.
         """
         path = self.path(wanted)
+        if self._busy() and any(ARCS[arc] is Migration._stop for arc in pairwise([self._state, *path])):
+            raise MdevError(EBUSY, "programs are under way")
         for target in path:
             self._arc(target)
 

@@ -55,6 +55,18 @@ class Pending(Generic[T]):
         if self._result:
             done(self._result[0])
 
+    def now(self) -> T | Pending[T]:
+        """Return the result if it is there, else itself.
+
+        :raises MdevError: that is the result.
+        """
+        if not self._result:
+            return self
+        (result,) = self._result
+        if isinstance(result, MdevError):
+            raise result
+        return result
+
     def resolve(self, result: T | MdevError) -> None:
         """Here it is."""
         if self._result:

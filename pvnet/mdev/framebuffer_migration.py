@@ -129,33 +129,34 @@ class FramebufferMigration:
         """
         self._in += data
         taken = 0
-        while (used := self._record(memoryview(self._in)[taken:])) > 0:
+        while (used := self._record(taken)) > 0:
             taken += used
         del self._in[:taken]
         if self._config_came is not None and self._in:
             raise MdevError(ENOMEM, "framebuffer state: bytes behind the end")
 
-    def _record(self, data: memoryview) -> int:
-        """Take one header, row or end; returns its size, 0 if it is not complete yet."""
+    def _record(self, at: int) -> int:
+        """Take the header, row or end that begins at ``at``; returns its size, 0 if it is not complete yet."""
+        here = len(self._in) - at
         if not self._header_came:
-            if len(data) < _HEADER.size:
+            if here < _HEADER.size:
                 return 0
-            if data[: _HEADER.size] != self._header():
+            if self._in[at : at + _HEADER.size] != self._header():
                 raise MdevError(EFAULT, "framebuffer state: not of a display like this one")
             self._header_came = True
             return _HEADER.size
-        if self._config_came is not None or len(data) < _NUMBER.size:
+        if self._config_came is not None or here < _NUMBER.size:
             return 0
-        (number,) = _NUMBER.unpack_from(data)
+        (number,) = _NUMBER.unpack_from(self._in, at)
         if number == END:
             size = CONFIG_BYTES
         elif number < self._rows:
             size = min(self._row_bytes, self._size - number * self._row_bytes)
         else:
             raise MdevError(EFAULT, f"framebuffer state: row {number} of {self._rows}")
-        if len(data) < _NUMBER.size + size:
+        if here < _NUMBER.size + size:
             return 0
-        content = bytes(data[_NUMBER.size : _NUMBER.size + size])
+        content = bytes(self._in[at + _NUMBER.size : at + _NUMBER.size + size])
         if number == END:
             self._config_came = content
         else:

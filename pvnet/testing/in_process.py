@@ -27,11 +27,13 @@ from pvnet.pb.v1.management_pb2 import Management, ManagementReply, Partition, S
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.service import Node, NodeConfig, NodeFactory
 from pvnet.runtime.topology import BRIDGE, HYPERVISOR, SUPERVISOR, Topology
+from pvnet.runtime.topology_mdev import MDEV_HOST
 from pvnet.transport.base import Port
 from pvnet.transport.link import LinkConfig
 from pvnet_services.bridge import BridgeNode
 from pvnet_services.hypervisor import HypervisorNode
 from pvnet_services.manager import ManagerNode
+from pvnet_services.mdev_host import MdevHostNode
 from pvnet_services.partition import PartitionNode
 
 SETTLE_S: Final = 60.0
@@ -82,6 +84,8 @@ class InProcessLab:
             await self.start(HYPERVISOR)
             if self.topology.has_bridge:
                 await self.start(BRIDGE)
+            for host in self.topology.mdev_hosts:
+                await self.start(host.name)
             for partition in self.topology.partitions:
                 if partition.autostart:
                     await self.start(partition.name)
@@ -153,6 +157,8 @@ class InProcessLab:
             return "hypervisor", HypervisorNode
         if name == BRIDGE and self.topology.has_bridge:
             return "bridge", BridgeNode
+        if any(host.name == name for host in self.topology.mdev_hosts):
+            return "mdev_host", MdevHostNode
         if self.topology.manager is not None and name == self.topology.manager.name:
             return "manager", ManagerNode
         self.topology.partition(name)  # refuses what is none
@@ -180,6 +186,12 @@ class InProcessLab:
         """The vbus host that runs now."""
         node = self.nodes[BRIDGE]
         assert isinstance(node, BridgeNode)
+        return node
+
+    def mdev_host(self, name: str = MDEV_HOST) -> MdevHostNode:
+        """Return the mdev host of that name that runs now."""
+        node = self.nodes[name]
+        assert isinstance(node, MdevHostNode)
         return node
 
     def partition(self, name: str = "mp") -> PartitionNode:

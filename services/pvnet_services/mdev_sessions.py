@@ -40,6 +40,8 @@ FD_LABEL: Final = "mdev-fd"
 """Share of a descriptor, either way: body :data:`FD_BODY`, one descriptor."""
 FD_BODY: Final = struct.Struct("<IQ")
 """Session, number."""
+RELEASE: Final = 0
+"""An irq target that every session has: the host wants the device back."""
 LAB_TRANSFER_BYTES: Final = 64 << 10
 """Most data of one message in a lab: an envelope has room for it."""
 _OFFERS_MAX: Final = 64
@@ -186,6 +188,10 @@ class LabSession:
         """Tell an irq target that has no descriptor."""
         self._host.endpoint.post(self.node, Envelope(mdev_irq=MdevIrq(session=self.number, target=number)))
 
+    def ask_release(self) -> None:
+        """Ask the partition to let go of the device."""
+        self.post_irq(RELEASE)
+
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def end(self, reason: str, *, moved_to: str = "", tell: bool = True) -> None:
@@ -225,6 +231,11 @@ class MdevSessions:
         endpoint.on("mdev_close", self._close)
         endpoint.on_share(FD_LABEL, self._shared)
         endpoint.on_peer_down.append(self._peer_down)
+
+    @property
+    def sessions(self) -> list[LabSession]:
+        """All of them."""
+        return list(self._sessions.values())
 
     def of(self, device: VfioDevice) -> LabSession | None:
         """Return the session that has a device open."""

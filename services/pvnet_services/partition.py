@@ -35,6 +35,7 @@ from pvnet.vmc.context import VmcState
 from pvnet.vmc.dialect import DIALECTS
 from pvnet.vmc.partition import VmcPartition
 from pvnet_services.device_files import CRQ_PATH, VMC_PATH, AdapterDriver, DeviceFiles
+from pvnet_services.guest_mdevs import GuestMdevs
 from pvnet_services.guest_net import GuestNet
 from pvnet_services.mapped_adapter import MappedAdapter
 from pvnet_services.memory_share import PartitionMemory
@@ -111,6 +112,7 @@ class PartitionNode:
         self._vmc_ready = asyncio.Event()
         self._problem: PvnetError | None = None
         self.net = GuestNet(endpoint, topology, config.node) if topology.has_bridge else None
+        self.mdevs = GuestMdevs(endpoint, topology, config.node, self.files)
         # Before the endpoint starts: whoever sees our birth may call at once.
         endpoint.on("crq_entry", self._crq_entry)
         endpoint.on("irq", self._irq)
@@ -130,8 +132,10 @@ class PartitionNode:
         if self.adapter is not None:
             await self._vmc_up(self.adapter)
         await self._scm_up()
+        self.mdevs.start()
         if self.net is not None:
             await self.net.settled(self.timeout / 2)
+        await self.mdevs.settled(self.timeout / 2)
         endpoint.ready("management partition" if self.adapter is not None else "partition")
 
     async def _vmc_up(self, adapter: MappedAdapter) -> None:
@@ -157,6 +161,7 @@ class PartitionNode:
 
     async def stop(self) -> None:
         """Deregister the adapters as a driver that is unloaded does, then leave."""
+        await self.mdevs.stop(_FAREWELL_S)
         if self.net is not None:
             await self.net.stop(_FAREWELL_S)
         for driver in self.drivers:
@@ -257,6 +262,8 @@ class PartitionNode:
                 self.endpoint.spawn(self._answer_json(self.net.ping(command.ping), envelope), "ping")
             case "devcall" if self.net is not None:
                 self.endpoint.spawn(self._answer_json(self.net.devcall(command.devcall), envelope), "devcall")
+            case "mdev_assign":
+                self.endpoint.spawn(self._answer_json(self.mdevs.assign(command.mdev_assign), envelope), "assign")
             case kind:
                 self.endpoint.refuse(envelope, f"a partition does not take {kind}")
 
@@ -303,6 +310,7 @@ class PartitionNode:
         }
         if self.net is not None:
             status["net"] = self.net.shown()
+        status["mdevs"] = self.mdevs.shown()
         status["scm"] = [device.status() for device in self.scm]
         for adapter in self.adapters.values():
             machine = adapter.machine

@@ -149,10 +149,10 @@ class SerialCard(DeviceBase):
     def open(self, host: DeviceHost) -> None:
         """Begin to tell interrupts, and let time pass."""
         self._host = host
-        self._level = False
+        self._level = self._asserted()
+        host.set_level(PciIrq.INTX, asserted=self._level)
         if not self._stopped:
             self._resume()
-        self._tell_level()
 
     def close(self) -> None:
         """Keep everything; bytes go on coming in as long as there is room."""
@@ -161,14 +161,12 @@ class SerialCard(DeviceBase):
             uart.let_go()
 
     def irq_changed(self, index: int) -> None:
-        """Tell a new listener what is pending."""
+        """Tell a new listener of MSI what is pending; of a level the framework tells it."""
         host = self._host
-        if host is None:
+        if index != PciIrq.MSI or host is None or not host.irq_enabled(index):
             return
-        if index == PciIrq.INTX:
-            host.set_level(PciIrq.INTX, asserted=self._level)
-        elif index == PciIrq.MSI and any(uart.pending for uart in self._uarts):
-            host.signal(PciIrq.MSI)
+        if any(uart.pending for uart in self._uarts):
+            host.signal(index)
 
     def reset(self) -> None:
         """As after power on; the lines stay connected."""
@@ -232,8 +230,11 @@ class SerialCard(DeviceBase):
         """Time of the host."""
         return self._host.call_later(delay_s, callback) if self._host is not None else None
 
+    def _asserted(self) -> bool:
+        return self._config.intx_enabled and any(uart.pending for uart in self._uarts)
+
     def _tell_level(self) -> None:
-        level = self._config.intx_enabled and any(uart.pending for uart in self._uarts)
+        level = self._asserted()
         if level is not self._level and self._host is not None:
             self._level = level
             self._host.set_level(PciIrq.INTX, asserted=level)

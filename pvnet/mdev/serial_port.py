@@ -75,9 +75,10 @@ class SerialPort:
             return
         plug = _Plug(self)
         line = self._services.line(uri, plug)
+        first = self._line is None
         self.close()
         self._line, self._uri, self.plug = line, uri, plug
-        self.uart.connected(0 if uri == NO_LINE else CONNECTED)
+        self.uart.connected(0 if uri == NO_LINE else CONNECTED, silently=first)
         # The new line may have had bytes before it was this port's.
         line.resume()
 

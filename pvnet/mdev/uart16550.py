@@ -154,9 +154,11 @@ class Uart16550:
         self._drain()
         self._update()
 
-    def connected(self, inputs: int) -> None:
-        """Another line: it has these modem inputs, and takes what the last one did not."""
+    def connected(self, inputs: int, *, silently: bool = False) -> None:
+        """Another line: it has these modem inputs (as ever, if ``silently``), and takes what the last one did not."""
         self._inputs = inputs & _INPUTS
+        if silently:
+            self._modem = self._inputs
         self._sense()
         self._drain()
         self._update()
@@ -221,8 +223,7 @@ class Uart16550:
         self._ier, self._mcr = state.ier & _IER_BITS, state.mcr & _MCR_BITS
         self._lcr, self._scr = state.lcr, state.scr
         self._divisor = state.divisor
-        self._rx = bytearray(state.rx)
-        self._tx = bytearray(state.tx)
+        self._rx, self._tx = bytearray(state.rx), bytearray(state.tx)
         self._overrun = state.overrun
         self._thr_empty_pending = state.thr_empty_pending
         self._timed_out = state.timed_out

@@ -1,0 +1,535 @@
+"""The 16550A, register by register: what the data sheet and the probe of Linux expect of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from serial_rig import UartRig
+
+from pvnet.mdev.uart_registers import CONNECTED, LEVELS, UartState, character_s
+
+DATA, IER, FCR, LCR, MCR, LSR, MSR, SCR = range(8)
+
+
+@pytest.fixture
+def rig() -> UartRig:
+    return UartRig()
+
+
+# --- plain registers --------------------------------------------------------------------------------------------------
+
+
+def test_after_power_on_every_register_has_its_value(rig: UartRig) -> None:
+    assert [rig.get(register) for register in range(8)] == [0, 0, 0x01, 0, 0, 0x60, 0, 0]
+    rig.put(LCR, 0x80)
+    assert (rig.get(DATA), rig.get(IER)) == (12, 0)
+
+
+@pytest.mark.parametrize(
+    ("register", "written", "read"),
+    [
+        (IER, 0xFF, 0x0F),  # mtty keeps all eight bits
+        (LCR, 0xFF, 0xFF),
+        (MCR, 0xFF, 0x1F),
+        (SCR, 0x5A, 0x5A),
+        (LSR, 0xFF, 0x60),
+        (MSR, 0xFF, 0x00),
+    ],
+)
+def test_what_a_register_keeps(rig: UartRig, register: int, written: int, read: int) -> None:
+    rig.put(register, written)
+    if register == MCR:
+        assert rig.get(MCR) == read
+    else:
+        assert rig.get(register) == read
+        assert rig.get(register) == read
+
+
+def test_with_dlab_the_first_two_are_the_divisor_and_are_stored_not_collected(rig: UartRig) -> None:
+    rig.put(SCR, 0x77)
+    rig.put(LCR, 0x83)
+    for low, high in ((0x01, 0x00), (0x80, 0x25), (0x00, 0x00)):
+        rig.put(DATA, low)
+        rig.put(IER, high)
+        assert (rig.get(DATA), rig.get(IER)) == (low, high)
+    rig.put(DATA, 0x34)
+    rig.put(LCR, 0x03)
+    rig.put(LCR, 0x83)  # setting DLAB again clears nothing, unlike mtty
+    assert rig.get(DATA) == 0x34
+    rig.put(LCR, 0x03)
+    assert rig.get(IER) == 0
+    assert rig.get(SCR) == 0x77
+    assert not rig.out
+
+
+# --- the probe of Linux -----------------------------------------------------------------------------------------------
+
+
+def test_linux_finds_a_16550a_with_16_bytes_and_no_bugs(rig: UartRig) -> None:
+    uart = rig
+    # An empty bus would keep no bits of IER.
+    uart.put(IER, 0)
+    assert uart.get(IER) & 0x0F == 0
+    uart.put(IER, 0x0F)
+    assert uart.get(IER) & 0x0F == 0x0F
+    uart.put(IER, 0)
+    # The loop test.
+    uart.put(MCR, 0x1A)
+    assert uart.get(MSR) & 0xF0 == 0x90
+    uart.put(MCR, 0)
+    # No EFR behind LCR 0xbf.
+    uart.put(LCR, 0xBF)
+    uart.put(FCR, 0)
+    uart.put(LCR, 0)
+    uart.put(FCR, 0x01)
+    assert uart.get(FCR) & 0xC0 == 0xC0
+    uart.put(LCR, 0x80)
+    assert uart.get(FCR) != 0
+    # No FIFO of 64 bytes.
+    for lcr in (0, 0x80):
+        uart.put(LCR, lcr)
+        uart.put(FCR, 0x21)
+        assert uart.get(FCR) >> 5 == 6
+        uart.put(FCR, 0x01)
+    # No UUE bit.
+    uart.put(LCR, 0)
+    uart.put(IER, 0x40)
+    assert uart.get(IER) == 0
+    # The size of the FIFO, in the loop with 256 bytes.
+    uart.put(FCR, 0x07)
+    uart.put(MCR, 0x10)
+    uart.put(LCR, 0x80)
+    uart.put(DATA, 1)
+    uart.put(IER, 0)
+    uart.put(LCR, 0x03)
+    for value in range(256):
+        uart.put(DATA, value)
+    count = 0
+    while uart.get(LSR) & 0x01 and count < 256:
+        assert uart.get(DATA) == count
+        count += 1
+    assert count == 16
+    assert not uart.out
+    # The test for a port that does not tell THRE again when IER.1 is set again.
+    uart.put(MCR, 0x0B)
+    uart.put(IER, 0x02)
+    assert uart.get(FCR) & 0x0F == 0x02
+    uart.put(IER, 0)
+    uart.put(IER, 0x02)
+    assert uart.get(FCR) & 0x0F == 0x02
+    uart.put(IER, 0)
+    uart.put(IER, 0x02)
+    assert uart.get(LSR) & 0x40
+    assert not uart.get(FCR) & 0x01
+
+
+# --- interrupts -------------------------------------------------------------------------------------------------------
+
+
+def test_only_the_highest_cause_is_told(rig: UartRig) -> None:
+    rig.fifo()
+    rig.put(MCR, 0x10)
+    for value in range(17):
+        rig.put(DATA, value)  # RX full, overrun
+    rig.put(MCR, 0x13)  # CTS and DSR have changed
+    rig.put(IER, 0x0F)
+    assert rig.uart.pending
+    assert rig.get(FCR) == 0xC6
+    assert rig.get(LSR) == 0x63
+    assert rig.get(FCR) == 0xC4
+    for value in range(16):
+        assert rig.get(DATA) == value
+    assert rig.get(FCR) == 0xC2
+    assert rig.get(FCR) == 0xC0  # 02 has ended by being told
+    assert rig.get(MSR) == 0x33
+    assert rig.get(FCR) == 0xC1
+    assert not rig.uart.pending
+    assert rig.edges == [True, False]
+
+
+@pytest.mark.parametrize(("bit", "cause"), [(1, 0x04), (2, 0x02), (4, 0x06), (8, 0x00)])
+def test_every_cause_needs_its_enable_bit(rig: UartRig, bit: int, cause: int) -> None:
+    rig.put(MCR, 0x13)
+    rig.put(DATA, 1)
+    rig.put(DATA, 2)
+    rig.put(IER, 0x0F & ~bit)
+    rig.put(IER, bit)
+    assert rig.get(FCR) == cause
+    rig.put(IER, 0)
+    assert rig.get(FCR) == 0x01
+    assert not rig.uart.pending
+
+
+def test_thr_empty_is_told_when_it_becomes_so_and_when_its_bit_is_set(rig: UartRig) -> None:
+    rig.put(IER, 0x02)
+    assert rig.get(FCR) == 0x02
+    assert rig.get(FCR) == 0x01
+    rig.put(IER, 0x02)  # was set: nothing new
+    assert rig.get(FCR) == 0x01
+    rig.put(DATA, 0x41)
+    assert rig.get(FCR) == 0x02
+    assert rig.edges == [True, False, True, False]
+    rig.budget = 0
+    rig.put(DATA, 0x42)
+    assert not rig.uart.pending
+    rig.put(IER, 0)
+    rig.put(IER, 0x02)  # not empty: not told
+    assert rig.get(FCR) == 0x01
+    rig.budget = None
+    rig.uart.writable()
+    assert rig.get(FCR) == 0x02
+    assert rig.out == b"AB"
+
+
+def test_writing_thr_ends_the_interrupt(rig: UartRig) -> None:
+    rig.put(IER, 0x02)
+    assert rig.uart.pending
+    rig.budget = 0
+    rig.put(DATA, 1)
+    assert not rig.uart.pending
+
+
+@pytest.mark.parametrize("select", range(4))
+def test_receiving_is_told_from_the_level_on(rig: UartRig, select: int) -> None:
+    level = LEVELS[select]
+    rig.fifo(select)
+    rig.put(IER, 0x01)
+    assert rig.uart.receive(bytes(level - 1)) == level - 1
+    assert not rig.uart.pending
+    assert rig.uart.receive(b"x") == 1
+    assert rig.get(FCR) == 0xC4
+    rig.get(DATA)
+    assert rig.uart.pending is False
+    assert rig.get(LSR) & 0x01 == (level > 1)
+
+
+# --- character timeout ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lcr", "divisor", "bits"),
+    [
+        (0x03, 1, 10.0),
+        (0x03, 12, 10.0),
+        (0x00, 1, 7.0),
+        (0x04, 1, 7.5),
+        (0x07, 1, 11.0),
+        (0x1B, 1, 11.0),
+        (0x3F, 1, 12.0),
+    ],
+)
+def test_character_time(lcr: int, divisor: int, bits: float) -> None:
+    assert character_s(lcr, divisor) == pytest.approx(bits * divisor / 115200)
+    assert character_s(lcr, 0) == character_s(lcr, 1)
+    assert character_s(0x03, 0xFFFF) < 6
+
+
+def rx_rig(level: int = 3) -> UartRig:
+    rig = UartRig()
+    rig.fifo(level)
+    rig.put(LCR, 0x03)
+    rig.divisor(1)
+    rig.put(IER, 0x01)
+    return rig
+
+
+FOUR = 4 * 10 / 115200
+
+
+def test_after_four_characters_of_silence_less_than_the_level_is_told_too() -> None:
+    rig = rx_rig()
+    rig.uart.receive(b"ab")
+    assert rig.timers.pending == [pytest.approx(FOUR)]
+    rig.timers.advance(FOUR * 0.99)
+    assert not rig.uart.pending
+    rig.timers.advance(FOUR * 0.02)
+    assert rig.get(FCR) == 0xCC
+    assert rig.get(FCR) == 0xCC  # not ended by being told
+    assert rig.get(DATA) == ord("a")
+    assert not rig.uart.pending  # a read ends it, and time runs again
+    rig.timers.advance(FOUR * 2)
+    assert rig.get(FCR) == 0xCC
+    assert rig.get(DATA) == ord("b")
+    rig.timers.advance(100)
+    assert not rig.uart.pending
+    assert rig.timers.pending == []
+
+
+def test_bytes_that_come_put_the_timeout_off_and_reaching_the_level_replaces_it() -> None:
+    rig = rx_rig()
+    rig.uart.receive(b"ab")
+    rig.timers.advance(FOUR * 0.9)
+    rig.uart.receive(b"c")
+    rig.timers.advance(FOUR * 0.2)
+    assert not rig.uart.pending
+    rig.timers.advance(FOUR)
+    assert rig.get(FCR) == 0xCC
+    rig.uart.receive(bytes(11))
+    assert rig.get(FCR) == 0xC4
+
+
+def test_a_timer_that_finds_the_level_reached_says_nothing() -> None:
+    rig = rx_rig(1)
+    rig.uart.receive(b"a")
+    rig.uart.receive(b"bcd")
+    assert rig.edges == [True]
+    rig.timers.advance(FOUR * 3)
+    assert rig.edges == [True]
+    rig.get(DATA)
+    rig.timers.advance(FOUR * 3)
+    assert rig.get(FCR) == 0xCC
+
+
+def test_no_timeout_without_its_bit_without_fifo_or_with_nobody_there() -> None:
+    rig = rx_rig()
+    rig.put(IER, 0)
+    rig.uart.receive(b"a")
+    assert rig.timers.pending == []
+    rig.put(IER, 1)
+    assert len(rig.timers.pending) == 1
+    rig.uart.let_go()
+    assert rig.timers.pending == []
+    rig.open = False
+    rig.uart.receive(b"b")
+    assert rig.timers.pending == []
+    rig.open = True
+    rig.uart.resume()
+    rig.timers.advance(FOUR)
+    assert rig.get(FCR) == 0xCC
+    rig.put(FCR, 0)
+    rig.uart.receive(b"c")
+    assert rig.get(FCR) == 0x04
+    rig.timers.advance(1)
+    assert rig.timers.pending == []
+
+
+def test_clearing_rx_ends_the_timeout() -> None:
+    rig = rx_rig()
+    rig.uart.receive(b"a")
+    rig.timers.advance(FOUR)
+    rig.put(FCR, 0xC3)
+    assert not rig.uart.pending
+    rig.uart.receive(b"b")
+    assert not rig.uart.pending
+    rig.timers.advance(FOUR)
+    assert rig.uart.pending
+
+
+# --- FIFOs ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_fifo_is_full_and_asks_the_line_for_more_when_it_is_empty(rig: UartRig) -> None:
+    rig.fifo()
+    data = bytes(range(100, 120))
+    assert rig.uart.receive(data) == 16
+    assert rig.uart.receive(data[16:]) == 0
+    assert rig.get(LSR) == 0x61  # mtty says "empty" here
+    assert [rig.get(DATA) for _ in range(15)] == list(data[:15])
+    assert rig.asked == 0
+    assert rig.get(DATA) == data[15]
+    assert rig.asked == 1
+    assert rig.get(LSR) == 0x60
+    assert rig.get(DATA) == 0
+    assert rig.asked == 1
+    assert rig.uart.receive(data[16:]) == 4
+    assert [rig.get(DATA) for _ in range(4)] == list(data[16:])
+    assert rig.asked == 1
+
+
+def test_without_fifo_one_byte_fits(rig: UartRig) -> None:
+    assert rig.uart.receive(b"xy") == 1
+    rig.put(IER, 1)
+    assert rig.get(FCR) == 0x04
+    assert rig.get(DATA) == ord("x")
+    assert rig.asked == 1
+
+
+def test_fcr_clears_what_it_says(rig: UartRig) -> None:
+    rig.fifo()
+    rig.budget = 0
+    rig.uart.receive(b"rx")
+    rig.put(DATA, 1)
+    rig.put(FCR, 0x03)
+    assert rig.get(LSR) == 0x00
+    rig.uart.receive(b"rx")
+    rig.put(FCR, 0x05)
+    assert rig.get(LSR) == 0x61
+    rig.put(IER, 0x02)
+    assert rig.get(FCR) == 0xC2
+    rig.put(DATA, 2)
+    rig.put(FCR, 0x01)  # the same again: nothing
+    assert rig.get(LSR) == 0x01
+    rig.put(FCR, 0x06)  # without bit 0 the others say nothing, but it has changed
+    assert rig.get(LSR) == 0x60
+    assert rig.get(FCR) == 0x02
+    rig.uart.receive(b"z")
+    rig.put(FCR, 0x06)
+    assert rig.get(LSR) == 0x61
+    rig.fifo()
+    assert rig.get(LSR) == 0x60
+    assert rig.out == b""
+
+
+def test_a_line_that_takes_little_leaves_the_rest_in_tx(rig: UartRig) -> None:
+    rig.fifo()
+    rig.budget = 3
+    for value in b"0123456789abcdefXYZ!!!":
+        rig.put(DATA, value)
+    assert rig.out == b"012"
+    assert rig.get(LSR) == 0
+    assert rig.uart.lost == 3  # 16 wait
+    rig.budget = 10
+    rig.uart.writable()
+    assert rig.get(LSR) == 0
+    rig.budget = None
+    rig.uart.writable()
+    assert rig.get(LSR) == 0x60
+    assert rig.out == b"0123456789abcdefXYZ"
+
+
+def test_without_fifo_a_byte_too_many_replaces_the_one_that_waits(rig: UartRig) -> None:
+    rig.budget = 0
+    rig.put(DATA, 1)
+    rig.put(DATA, 2)
+    assert rig.uart.lost == 1
+    rig.budget = None
+    rig.uart.writable()
+    assert rig.out == b"\x02"
+
+
+def test_a_line_that_calls_back_while_it_takes(rig: UartRig) -> None:
+    rig.fifo()
+    rig.budget = 0
+    for value in b"hello":
+        rig.put(DATA, value)
+    plain = rig.transmit
+
+    def transmit(data: bytes) -> int:
+        rig.budget = 2
+        taken = plain(data)
+        if len(rig.out) < 4:
+            rig.uart.writable()
+        return taken
+
+    rig.transmit = transmit
+    rig.uart.writable()
+    assert rig.out == b"hell"
+    rig.uart.writable()
+    assert rig.out == b"hello"
+    assert rig.get(LSR) == 0x60
+
+
+# --- the loop and the modem lines -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mcr", "inputs"), [(0x10, 0x00), (0x11, 0x20), (0x12, 0x10), (0x14, 0x40), (0x18, 0x80), (0x1F, 0xF0)]
+)
+def test_the_loop_wires_outputs_to_inputs(rig: UartRig, mcr: int, inputs: int) -> None:
+    rig.put(MCR, mcr)
+    assert rig.get(MSR) & 0xF0 == inputs
+
+
+def test_overrun_in_the_loop(rig: UartRig) -> None:
+    rig.put(MCR, 0x10)
+    rig.put(DATA, 1)
+    rig.put(DATA, 2)
+    assert rig.get(LSR) == 0x63
+    assert rig.get(LSR) == 0x61
+    assert rig.get(DATA) == 2  # the old one is lost
+    rig.fifo()
+    for value in range(18):
+        rig.put(DATA, value)
+    assert rig.get(LSR) == 0x63
+    assert [rig.get(DATA) for _ in range(17)] == [*range(16), 0]  # the new ones are lost
+    assert rig.uart.lost == 3
+    assert not rig.out
+
+
+def test_in_the_loop_the_line_waits_and_tx_comes_back(rig: UartRig) -> None:
+    rig.fifo()
+    rig.budget = 0
+    rig.put(DATA, 7)
+    rig.put(MCR, 0x10)
+    assert rig.get(LSR) == 0x61
+    assert rig.uart.receive(b"x") == 0
+    assert rig.get(DATA) == 7
+    assert rig.asked == 0
+    rig.put(MCR, 0)
+    assert rig.asked == 1
+
+
+def test_changes_of_modem_inputs_are_told_once(rig: UartRig) -> None:
+    rig.put(IER, 0x08)
+    rig.uart.connected(CONNECTED)
+    assert rig.get(FCR) == 0x00
+    assert rig.get(MSR) == 0xBB
+    assert rig.get(MSR) == 0xB0
+    assert rig.get(FCR) == 0x01
+    rig.put(MCR, 0x14)
+    assert rig.get(MSR) == 0x4B  # RI has come up: only its end counts
+    rig.put(MCR, 0x10)
+    assert rig.get(MSR) == 0x04
+    rig.uart.connected(0)
+    rig.put(MCR, 0)
+    assert rig.get(MSR) == 0
+    assert rig.edges == [True, False] * 3
+
+
+# --- life -------------------------------------------------------------------------------------------------------------
+
+
+def test_reset_is_power_on_but_the_line_stays(rig: UartRig) -> None:
+    rig.uart.connected(CONNECTED)
+    rig.fifo(3)
+    rig.put(LCR, 0x03)
+    rig.divisor(1)
+    rig.put(SCR, 9)
+    rig.put(IER, 0x0F)
+    rig.budget = 0
+    rig.put(DATA, 1)
+    rig.uart.receive(bytes(20))
+    rig.uart.reset()
+    assert rig.uart.state() == UartState(modem=CONNECTED)
+    assert not rig.uart.pending
+    assert rig.asked == 1
+    assert rig.timers.pending == []
+
+
+def test_paused_it_keeps_everything_and_answers(rig: UartRig) -> None:
+    rig.fifo(3)
+    rig.put(IER, 0x01)
+    rig.uart.receive(b"ab")
+    rig.uart.pause()
+    assert rig.timers.pending == []
+    assert rig.uart.receive(b"c") == 0
+    rig.put(DATA, 5)
+    rig.uart.writable()
+    assert rig.out == b""
+    assert rig.get(LSR) == 0x01
+    assert (rig.get(DATA), rig.get(DATA)) == (ord("a"), ord("b"))
+    assert rig.asked == 0
+    rig.uart.resume()
+    assert rig.asked == 1
+    assert rig.out == b"\x05"
+    assert rig.get(LSR) == 0x60
+
+
+def test_a_loaded_state_goes_on_where_it_was(rig: UartRig) -> None:
+    rig.uart.pause()
+    state = UartState(
+        ier=0x0F, fcr=0x81, lcr=0x03, mcr=0x0B, scr=1, divisor=1, rx=b"abc", tx=b"xyz", overrun=True, modem=0xB0
+    )
+    rig.uart.load(state)
+    assert rig.uart.state() == replace(state, modem=0x0B)
+    rig.uart.connected(CONNECTED)
+    assert rig.uart.state().modem == 0xBB  # went and came back
+    assert rig.get(LSR) == 0x03
+    rig.uart.resume()
+    assert rig.out == b"xyz"
+    assert [rig.get(FCR) for _ in range(2)] == [0xC2, 0xC0]
+    rig.get(MSR)
+    rig.timers.advance(FOUR)
+    assert rig.get(FCR) == 0xCC
+    assert [rig.get(DATA) for _ in range(3)] == list(b"abc")

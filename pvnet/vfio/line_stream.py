@@ -20,6 +20,7 @@ class StreamLine(SerialLine):
         self._receiver = receiver
         self._loop = asyncio.get_running_loop()
         self._fd = -1
+        self._is_watched = False
         self._inward = b""
         """Came from outside, not taken by the device; nothing more is read meanwhile."""
         self._outward = bytearray()
@@ -68,8 +69,18 @@ class StreamLine(SerialLine):
     def _connect(self, fd: int) -> None:
         """Somebody has come."""
         self._fd = fd
-        if not self._inward:
-            self._loop.add_reader(fd, self._readable)
+        self._is_watched = False
+        self._watch()
+
+    def _watch(self) -> None:
+        """Read if, and only if, what came is all taken; uvloop does not like to be told twice after a reset."""
+        wanted = not self._inward
+        if self._fd >= 0 and wanted != self._is_watched:
+            self._is_watched = wanted
+            if wanted:
+                self._loop.add_reader(self._fd, self._readable)
+            else:
+                self._loop.remove_reader(self._fd)
 
     def _disconnect(self) -> None:
         """Nobody is there any more; ``_close_fd`` follows."""
@@ -105,18 +116,15 @@ class StreamLine(SerialLine):
             return
         self._inward = data
         self._deliver()
-        self._loop.call_soon(self._readable)  # uvloop announces a reset only once
 
     def _deliver(self) -> None:
         if not self._inward:
             return
         taken = self._receiver.receive(self._inward)
         self._inward = self._inward[max(0, taken) :]
-        if self._fd >= 0:
-            if self._inward:
-                self._loop.remove_reader(self._fd)
-            else:
-                self._loop.add_reader(self._fd, self._readable)
+        self._watch()
+        if not self._inward:
+            self._loop.call_soon(self._readable)  # uvloop announces a reset only once
 
     def _writable(self) -> None:
         try:

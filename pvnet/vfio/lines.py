@@ -111,7 +111,8 @@ class PairedLine(SerialLine):
         self._sent.clear()
         if peer is not None and peer is not self:
             peer.peer = None
-            peer._due()  # what it has sent is lost, and there is room again
+            peer._due()  # there is room again ...
+            peer._sent.clear()  # ... since what it has sent is lost
         self.on_close()
 
 

@@ -58,13 +58,14 @@ def _build(tables: Tables, mdev: Mdev) -> Op[None]:
     mdev.device = made
     try:
         _check_parent(mdev)
-        yield from vendor(tables.note, f"attributes of {mdev.name}", lambda: check_attributes(made))
+        yield from vendor(tables.note, f"attributes of {mdev.name}", lambda: check_device(made))
         _check_parent(mdev)
         yield from bind(tables, mdev)
         _check_parent(mdev)
     except MdevError:
         yield from unbind(tables, mdev, quiet=True)
-        yield from attempt(tables.note, f"remove of {mdev.name}", made.remove)
+        # It may have no such method: that may be what was wrong with it.
+        yield from attempt(tables.note, f"remove of {mdev.name}", lambda: made.remove())  # noqa: PLW0108
         raise
 
 
@@ -73,11 +74,14 @@ def _check_parent(mdev: Mdev) -> None:
         raise MdevError(ENODEV, f"parent {mdev.parent.name} is unregistered")
 
 
-def check_attributes(device: MdevDevice) -> None:
-    """Check that the attributes of a device can be shown.
+def check_device(device: MdevDevice) -> None:
+    """Check what a vendor made: that it can be removed, and that its attributes can be shown.
 
-    :raises MdevError: EINVAL a key or value that is none; as the device says.
+    :raises MdevError: EINVAL it lacks a method, a key or value is none; as the device says.
     """
+    for method in ("open", "close", "reset", "start", "stop", "check_remove", "remove", "attributes", "set"):
+        if not callable(getattr(device, method, None)):
+            raise MdevError(EINVAL, f"{device!r} is no device: it has no {method}")
     shown: list[tuple[object, object]] = list(device.attributes().items())
     for key, value in shown:
         if not isinstance(key, str) or ATTRIBUTE.fullmatch(key) is None or not isinstance(value, str):

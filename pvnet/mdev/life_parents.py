@@ -47,7 +47,8 @@ def register_parent(
                 tables.note, f"types of {name}", lambda: offered(driver, ops)
             )
         except MdevError:
-            yield from attempt(tables.note, f"close of {name}", ops.close)
+            # It may have no such method: that may be what was wrong with it.
+            yield from attempt(tables.note, f"close of {name}", lambda: ops.close())  # noqa: PLW0108
             raise
         parent.ops = ops
         parent.state = ParentState.REGISTERED

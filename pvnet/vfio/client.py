@@ -28,6 +28,7 @@ from pvnet.mdev.vfio_user import Data, Descriptor
 from pvnet.mdev.vfio_user_client import ClientMachine, RegionReply
 from pvnet.mdev.vfio_user_exchange import ClientLimits
 from pvnet.mdev.vfio_user_version import Version
+from pvnet.papr.errno import ENODEV
 from pvnet.vfio.client_transport import ClientTransport, IrqListener, SocketTransport, connected
 from pvnet.vfio.region_mapping import RegionMapping
 
@@ -161,6 +162,8 @@ class VfioUserClient:
             return PeerDiedError(f"the connection has ended: {self._end}")
         if self._is_expiring:
             return DeadlineError(f"the server did not answer within {self._limits.timeout_s:g} s")
+        if self.machine.closed and error.errno == ENODEV:
+            return PeerDiedError(f"the connection has ended: {error}")
         return error
 
     # --- what the device is ------------------------------------------------------------------------------------------

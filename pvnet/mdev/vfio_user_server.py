@@ -363,8 +363,6 @@ class ServerSession:
             else:
                 self._continue_multi(ident, flags, writes, done + 1)
 
-        if self.closed:
-            return
         for offset, region, length, data in writes:
             try:
                 pending = self.device.write(region, offset, data[:length]) if length else None

@@ -335,6 +335,15 @@ def test_time() -> None:
     assert client.heard == []
 
 
+def test_giving_one_up_may_end_all() -> None:
+    client = Client()
+    client.machine.reset(lambda _result: client.machine.lost("enough"))
+    client.machine.reset(client.heard.append)
+    client.machine.expire(0.0)
+    client.machine.expire(100.0)
+    assert client.errno == ENODEV
+
+
 def test_too_many_requests() -> None:
     client = Client(limits=ClientLimits(max_requests=2))
     for _ in range(3):
@@ -473,5 +482,7 @@ def test_the_server_ends() -> None:
     assert (pair.client.closed, len(pair.client.memory)) == (True, 0)
     other = Pair()
     other.client.close("enough")
+    other.client.close("again")
     other.pump()
+    assert other.client_carrier.closed == "enough"
     assert other.vfio.user is None

@@ -90,7 +90,10 @@ class GuestMdev:
         drivers: Sequence[GuestDriverClass],
         add_file: Files,
         remove_file: Callable[[str], None],
+        forget: Callable[[GuestMdev], None],
     ) -> None:
+        self.over = False
+        """The host has taken the device back, or refuses it: there is nothing to wait for."""
         self.name = name
         self.host = host
         self.settled = asyncio.Event()
@@ -102,6 +105,7 @@ class GuestMdev:
         self._drivers = drivers
         self._add_file = add_file
         self._remove_file = remove_file
+        self._forget = forget
         self._mapping, self._fd = create_sealed(MEMORY_BYTES, f"mdev-{endpoint.name}")
         self._memory = memoryview(self._mapping)
         self._client: VfioUserClient | None = None
@@ -115,7 +119,9 @@ class GuestMdev:
         self._stopping = False
         self._asked = False
         self._moves = 0
-        self._task = endpoint.spawn(self._live(), f"mdev {name}")
+        # Lives as long as the device, so it is none of the tasks of the node that have an end to wait for.
+        self._task = asyncio.get_running_loop().create_task(self._live(), name=f"mdev {name}")
+        self._task.add_done_callback(self._died)
 
     # --- what the partition uses -------------------------------------------------------------------------------------
 
@@ -133,6 +139,10 @@ class GuestMdev:
         self._task.cancel()
         self._drop_files(ENODEV)
         self._let_go()
+        self.dispose()
+
+    def dispose(self) -> None:
+        """Give the memory back; nobody uses the device any more."""
         self._memory.release()
         self._mapping.close()
         if self._fd >= 0:
@@ -182,11 +192,15 @@ class GuestMdev:
                 for_good = True
             self._asked = False
             await self._take_down()
-            if await self._stays_down(None if for_good else pause):
+            if for_good:
+                self.over = True
+                self._forget(self)
+                return
+            if await self._stays_down(pause):
                 return
             pause = min(2 * pause, _LAST_PAUSE_S)
 
-    async def _stays_down(self, pause: float | None) -> bool:
+    async def _stays_down(self, pause: float) -> bool:
         """Wait until it is worth another try; whether the partition stops instead."""
         try:
             async with asyncio.timeout(pause):  # a foreign server says nothing when it is back
@@ -195,6 +209,10 @@ class GuestMdev:
         except TimeoutError:
             pass
         return self._stopping
+
+    def _died(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._endpoint.log.error("mdev_failed", mdev=self.name, exc_info=error)
 
     def _release(self) -> None:
         """The host wants the device back."""

@@ -27,19 +27,22 @@ _SHARED_MAX: Final = 64
 
 
 class LabIrq(IrqListener):
-    """An irq's listening end: an eventfd that the host may ring, or be spared by messages."""
+    """An irq's listening end; on a direct path with an eventfd, which spares the messages."""
 
-    def __init__(self, transport: LabTransport, number: int, heard: Callable[[], None]) -> None:
+    def __init__(self, transport: LabTransport, number: int, heard: Callable[[], None], *, direct: bool) -> None:
         self.descriptor = number
         self.heard = heard
         self._transport = transport
-        self.eventfd = EventFd()
-        self.eventfd.listen(heard)
+        self.eventfd: EventFd | None = None
+        if direct:
+            self.eventfd = EventFd()
+            self.eventfd.listen(heard)
 
     def close(self) -> None:
         """Hear no more."""
         self._transport.irqs.pop(self.descriptor, None)
-        self.eventfd.close()
+        if self.eventfd is not None:
+            self.eventfd.close()
 
 
 class LabTransport(ClientTransport):
@@ -89,14 +92,17 @@ class LabTransport(ClientTransport):
         for number in descriptors:
             body.descriptors.append(number)
             irq = self.irqs.get(number)
-            fd = irq.eventfd.fd if irq is not None else self._offers.get(number, -1)
+            fd = self._offers.get(number, -1)
+            if irq is not None and irq.eventfd is not None:
+                fd = irq.eventfd.fd
             if fd >= 0:
                 endpoint.share(self.host, FD_LABEL, FD_BODY.pack(self.session, number), [fd])
         endpoint.post(self.host, envelope)
 
     def irq_listener(self, heard: Callable[[], None]) -> IrqListener:
         """Make something that the host can signal."""
-        irq = LabIrq(self, self._sessions.next_number(), heard)
+        direct = self._sessions.endpoint.path(self.host) == "direct"
+        irq = LabIrq(self, self._sessions.next_number(), heard, direct=direct)
         self.irqs[irq.descriptor] = irq
         return irq
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
+from importlib.metadata import entry_points
 from typing import Final
 
 from pvnet.core.errors import PvnetError, RefusedError
@@ -24,18 +26,25 @@ from pvnet_services.guest_mdev import VFIO_USER, GuestMdev
 from pvnet_services.guest_mdev_carrier import LabSessions
 from pvnet_services.guest_mdev_files import GuestDeviceFile
 
+GUEST_DRIVERS_GROUP: Final = "pvnet.mdev_drivers"
+"""Entry points of drivers in partitions (:class:`~pvnet.mdev.guest.GuestDriverClass`)."""
 _ASK_S: Final = 10.0
 _LETTERS: Final = frozenset({"dasd"})
 """Stems whose files are numbered by letters: /dev/dasda."""
 
 
-def guest_drivers() -> tuple[GuestDriverClass, ...]:
-    """Return our drivers in the order in which they are asked; loaded when the first device comes."""
-    from pvnet.mdev.ccw_guest import CCW_GUEST
-    from pvnet.mdev.serial_guest import SERIAL_GUEST
-    from pvnet.mdev.simple_guest import FRAMEBUFFER_GUEST, PMEM_GUEST
+def load_guest_drivers(log: Callable[[str, str], None]) -> list[GuestDriverClass]:
+    """Return the guest drivers of all installed packages, those of others first.
 
-    return SERIAL_GUEST, CCW_GUEST, FRAMEBUFFER_GUEST, PMEM_GUEST
+    ``log(name, why)`` hears of those that cannot be loaded.
+    """
+    found: list[tuple[bool, str, GuestDriverClass]] = []
+    for point in entry_points(group=GUEST_DRIVERS_GROUP):
+        try:
+            found.append((point.value.startswith("pvnet."), point.name, point.load()))
+        except Exception as error:  # noqa: BLE001 - somebody else's package must not keep the partition from starting
+            log(point.name, f"{type(error).__name__}: {error}")
+    return [driver for _, _, driver in sorted(found, key=lambda each: each[:2])]
 
 
 class GuestMdevs:
@@ -50,6 +59,7 @@ class GuestMdevs:
         self._sessions = LabSessions(endpoint)
         self._devices: dict[str, GuestMdev] = {}
         self._asked: dict[str, asyncio.Event] = {host: asyncio.Event() for host in self._hosts}
+        self._drivers: list[GuestDriverClass] | None = None
         self._stopped = False
         endpoint.on_peer_up.append(self._peer_up)
 
@@ -109,11 +119,33 @@ class GuestMdevs:
         device = self._devices.get(name)
         if device is None:
             device = self._devices[name] = GuestMdev(
-                self._endpoint, self._sessions, name, host, guest_drivers(), self._add_file, self._files.remove
+                self._endpoint,
+                self._sessions,
+                name,
+                host,
+                self._guest_drivers(),
+                self._add_file,
+                self._files.remove,
+                self._forget,
             )
         else:
             device.host_up(host)
         return device
+
+    def _forget(self, device: GuestMdev) -> None:
+        """A device that is not for us any more."""
+        if self._devices.get(device.name) is device:
+            del self._devices[device.name]
+        device.dispose()
+
+    def _guest_drivers(self) -> list[GuestDriverClass]:
+        """Return the drivers, loaded when the first device comes."""
+        if self._drivers is None:
+            self._drivers = load_guest_drivers(self._driver_failed)
+        return self._drivers
+
+    def _driver_failed(self, name: str, why: str) -> None:
+        self._endpoint.note(Note("mdev_driver_failed", (("driver", name), ("reason", why)), "warning"))
 
     def _add_file(self, stem: str, file: GuestDeviceFile) -> str:
         taken = set(self._files.paths)
@@ -150,7 +182,7 @@ class GuestMdevs:
             raise RefusedError(f"{name} does not answer") from None
         if device.problem:
             problem = device.problem
-            if name.startswith(VFIO_USER):
+            if name.startswith(VFIO_USER) and not device.over:
                 del self._devices[name]
                 await device.stop(_ASK_S)
             raise RefusedError(problem)

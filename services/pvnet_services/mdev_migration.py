@@ -92,11 +92,11 @@ class MdevMigration:
         self._sessions = sessions
         self._arrived = arrived
         self._departed = departed
-        self._incoming: dict[tuple[str, int], _Incoming] = {}
+        self.incoming: dict[tuple[str, int], _Incoming] = {}
         self._beginning: set[tuple[str, int]] = set()
         self._committed: dict[tuple[str, int], str] = {}
         self._attributes: dict[tuple[str, int], dict[str, str]] = {}
-        endpoint.on("mdev_transfer", self._transfer)
+        endpoint.on("mdev_transfer", self.transfer)
         endpoint.on_peer_down.append(self._peer_down)
 
     # --- source ------------------------------------------------------------------------------------------------------
@@ -153,7 +153,8 @@ class MdevMigration:
 
     # --- destination -------------------------------------------------------------------------------------------------
 
-    def _transfer(self, envelope: Envelope) -> None:
+    def transfer(self, envelope: Envelope) -> None:
+        """A step has come from a source."""
         self._endpoint.spawn(self._answer(envelope), "transfer")
 
     async def _answer(self, envelope: Envelope) -> None:
@@ -175,14 +176,14 @@ class MdevMigration:
         self._endpoint.reply(envelope, Envelope(mdev_reply=answer))
 
     def _find(self, key: tuple[str, int], envelope: Envelope) -> _Incoming:
-        incoming = self._incoming.get(key)
+        incoming = self.incoming.get(key)
         if incoming is None or incoming.incarnation != envelope.source_incarnation:
             raise MdevError(EINVAL, f"transfer {key[1]} has not begun")
         return incoming
 
     async def _begin(self, key: tuple[str, int], envelope: Envelope) -> None:
         body = envelope.mdev_transfer
-        if key in self._incoming or key in self._beginning or key in self._committed:
+        if key in self.incoming or key in self._beginning or key in self._committed:
             raise MdevError(EINVAL, f"transfer {key[1]} has begun already")
         self._beginning.add(key)
         try:
@@ -202,7 +203,7 @@ class MdevMigration:
         finally:
             self._beginning.discard(key)
         self._attributes[key] = attributes
-        self._incoming[key] = _Incoming(envelope.source, envelope.source_incarnation, body.name, device, body.partition)
+        self.incoming[key] = _Incoming(envelope.source, envelope.source_incarnation, body.name, device, body.partition)
 
     def _parent_for(self, wanted: str, type_name: str) -> str:
         """Return the parent of that name, else another one that has room for the type."""
@@ -231,7 +232,7 @@ class MdevMigration:
         except BaseException:
             await self._drop(key)
             raise
-        del self._incoming[key]
+        del self.incoming[key]
         while len(self._committed) >= _COMMITTED_MAX:
             del self._committed[next(iter(self._committed))]
         self._committed[key] = incoming.name
@@ -240,19 +241,19 @@ class MdevMigration:
         self._endpoint.note(Note("mdev_arrived", fields, "info"))
 
     async def _abort(self, key: tuple[str, int], envelope: Envelope) -> None:
-        if key in self._incoming:
+        if key in self.incoming:
             self._find(key, envelope)
             await self._drop(key)
 
     async def _drop(self, key: tuple[str, int]) -> None:
-        incoming = self._incoming.pop(key)
+        incoming = self.incoming.pop(key)
         self._attributes.pop(key, None)
         fields = (("mdev", incoming.name), ("from", incoming.source), ("bytes", incoming.bytes))
         self._endpoint.note(Note("mdev_transfer_ended", fields, "warning"))
         await run_operation(self._registry.discard(incoming.name))
 
     def _peer_down(self, event: PeerDown) -> None:
-        for key, incoming in list(self._incoming.items()):
+        for key, incoming in list(self.incoming.items()):
             if incoming.source == event.node:
                 self._endpoint.spawn(self._drop(key), "drop transfer")
 

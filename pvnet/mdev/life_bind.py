@@ -51,11 +51,8 @@ def _try(tables: Tables, mdev: Mdev, record: BoundDriver) -> Op[None]:
             tables.changed.notify()
 
 
-def unbind(tables: Tables, mdev: Mdev, *, quiet: bool = False) -> Op[None]:
-    """Take a device from its driver, if it has one; its user loses it.
-
-    :param quiet: nobody has heard of it yet.
-    """
+def unbind(tables: Tables, mdev: Mdev) -> Op[None]:
+    """Take a device from its driver, if it has one; its user loses it."""
     record = mdev.bound
     if record is None:
         return
@@ -71,8 +68,7 @@ def unbind(tables: Tables, mdev: Mdev, *, quiet: bool = False) -> Op[None]:
         mdev.binding = False
         tables.drop_group(mdev)
         record.references -= 1
-        if not quiet:
-            tables.happened("unbind", mdev, DRIVER=record.driver.name)
+        tables.tell_driver(mdev)
         tables.changed.notify()
 
 
@@ -115,8 +111,7 @@ def _offer(tables: Tables, mdev: Mdev) -> Op[None]:
             yield from bind(tables, mdev)
         except MdevError:
             return  # noted where it happened
-        if mdev.bound is not None:
-            tables.happened("bind", mdev, DRIVER=mdev.bound.driver.name)
+        tables.tell_driver(mdev)
 
 
 def unregister_driver(tables: Tables, name: str) -> Op[None]:

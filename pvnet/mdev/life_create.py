@@ -63,7 +63,7 @@ def _build(tables: Tables, mdev: Mdev) -> Op[None]:
         yield from bind(tables, mdev)
         _check_parent(mdev)
     except MdevError:
-        yield from unbind(tables, mdev, quiet=True)
+        yield from unbind(tables, mdev)
         # It may have no such method: that may be what was wrong with it.
         yield from attempt(tables.note, f"remove of {mdev.name}", lambda: made.remove())  # noqa: PLW0108
         raise
@@ -90,8 +90,7 @@ def check_device(device: MdevDevice) -> None:
 
 def _announce(tables: Tables, mdev: Mdev) -> None:
     tables.happened("add", mdev, TYPE=mdev.type_name, PARENT=mdev.parent.name)
-    if mdev.bound is not None:
-        tables.happened("bind", mdev, DRIVER=mdev.bound.driver.name)
+    tables.tell_driver(mdev)
     tables.changed.notify()
 
 

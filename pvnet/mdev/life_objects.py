@@ -146,6 +146,9 @@ class Mdev:
     """Set by the bus driver while users can open it."""
     bound: BoundDriver | None = None
     binding: bool = False
+    """A bus driver is looking at it, or letting go of it."""
+    told_driver: str = ""
+    """Name of the driver in its last event ``bind``, if no ``unbind`` came after it."""
     group: int | None = None
     """Number of its IOMMU group, while it is bound."""
     holders: int = 0
@@ -282,6 +285,17 @@ class Tables:
         """Tell of a device, if it is one that anybody may know of."""
         if not mdev.hidden:
             self.events.add(action, "mdev", str(mdev.name), **properties)
+
+    def tell_driver(self, mdev: Mdev) -> None:
+        """Tell which driver serves a device, if that has changed since it was told."""
+        serving = mdev.bound.driver.name if mdev.bound is not None else ""
+        if mdev.hidden or serving == mdev.told_driver:
+            return
+        if mdev.told_driver:
+            self.happened("unbind", mdev, DRIVER=mdev.told_driver)
+        if serving:
+            self.happened("bind", mdev, DRIVER=serving)
+        mdev.told_driver = serving
 
 
 MakeVfio = Callable[[Mdev, Callable[[], None]], Vfio]

@@ -268,6 +268,25 @@ def test_a_device_that_arrives_at_a_parent_that_goes(lazy: bool) -> None:
 
 
 @MODES
+@pytest.mark.parametrize("name", ["vfio", "other"])
+def test_a_device_that_arrives_while_its_bus_driver_goes(lazy: bool, name: str) -> None:
+    """Events tell of a driver only to whom they told of the device."""
+
+    def make() -> tuple[World, dict[str, Op[Any]]]:
+        world = World().up()
+        world.run(world.registry.register_driver(FakeBusDriver(world)))
+
+        def arrive() -> Op[None]:
+            yield from world.create(hidden=True)
+            yield Call(lambda: None, "state comes")
+            world.registry.reveal(U1)
+
+        return world, {"arrive": arrive(), "driver": world.registry.unregister_driver(name)}
+
+    assert run(make, {(0, 0)}, lazy=lazy) == {(0, 0)}
+
+
+@MODES
 def test_a_device_that_departs_and_one_that_is_removed(lazy: bool) -> None:
     def make() -> tuple[World, dict[str, Op[Any]]]:
         world = World().up(U1)

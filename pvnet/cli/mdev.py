@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from pvnet.cli.mdev_text import device_lines, drivers_lines, events_lines, show_lines, tree_lines
+from pvnet.cli.mdev_text import device_lines, drivers_lines, events_lines, open_lines, show_lines, tree_lines
 from pvnet.cli.run import JsonOption, LabOption, TimeoutOption, run, say, say_json
 from pvnet.cli.vbus import settings
 from pvnet.client import Lab
@@ -367,6 +367,36 @@ async def _read_some(opened: Any, count: int, timeout: float) -> bytes:
     if not found:
         raise typer.Exit(1)
     return found
+
+
+@app.command("open")
+def open_foreign(
+    uri: Annotated[str, typer.Argument(metavar="vfio-user:PATH", help="Socket of a vfio-user server, ours or not.")],
+    read_at: Annotated[
+        list[str] | None, typer.Option("--read", metavar="REGION:OFFSET:COUNT", help="Read bytes of a region.")
+    ] = None,
+    write_at: Annotated[
+        list[str] | None, typer.Option("--write", metavar="REGION:OFFSET:HEX", help="Store bytes into a region.")
+    ] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Reset the device first.")] = False,
+    as_json: JsonOption = False,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Look at a device that a vfio-user server serves, without a lab: what it is, bytes of its regions.
+
+    Writes are done before reads, each in the order given.
+    """
+    from pvnet.cli.mdev_open import look
+
+    kind, colon, path = uri.partition(":")
+    if kind != "vfio-user" or not colon or not path:
+        raise ConfigError(f"{uri[:80]!r}: expected vfio-user:PATH")
+    shown = run(look(path, read_at or [], write_at or [], timeout, reset=reset))
+    if as_json:
+        say_json(shown)
+        return
+    for line in open_lines(shown):
+        say(line)
 
 
 # --- contents ---------------------------------------------------------------------------------------------------------

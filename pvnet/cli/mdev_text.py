@@ -86,3 +86,19 @@ def tree_lines(shown: Sequence[dict[str, Any]]) -> list[str]:
             elif entry["kind"] == "file":
                 lines.append(f"-{entry['mode']}  {base}/{entry['name']}")
     return lines
+
+
+def open_lines(shown: dict[str, Any]) -> list[str]:
+    """A device of a vfio-user server."""
+    lines = [f"protocol {shown['version']}, device {' '.join(shown['flags'])}"]
+    if shown["pci"]:
+        lines.append(f"PCI {shown['pci']['id']}, class {shown['pci']['class']}")
+    rows = [("REGION", "SIZE", "FLAGS")]
+    rows += [(str(r["index"]), f"{r['size']:#x}", " ".join(r["flags"])) for r in shown["regions"]]
+    lines += columns(rows)
+    rows = [("IRQ", "VECTORS", "FLAGS")]
+    rows += [(str(i["index"]), str(i["count"]), " ".join(i["flags"])) for i in shown["irqs"]]
+    if shown["irqs"]:
+        lines += columns(rows)
+    lines += [f"{each['where']}: {each['data']}" for each in shown["reads"]]
+    return lines

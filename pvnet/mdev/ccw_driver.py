@@ -71,12 +71,13 @@ class CcwDriver:
     standalone = False
 
     def create_parent(self, name: str, attributes: Mapping[str, str], services: DriverServices) -> CcwParent:
-        """Make a parent.
+        """Make a parent; with a ``size`` and no ``image`` that is ``NAME.img`` where the process keeps such files.
 
         :raises MdevError: EINVAL attributes or size; what the image says.
         """
+        given = {"image": f"{name}.img", **attributes} if "size" in attributes else attributes
         try:
-            config = parse_config(attributes)
+            config = parse_config(given)
         except MdevError as error:
             raise MdevError(error.errno, f"parent {name}: {error}") from error
         store = services.store(config.image, config.size, readonly=config.readonly)

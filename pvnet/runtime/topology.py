@@ -21,7 +21,9 @@ from pvnet.core.errors import ConfigError
 from pvnet.core.names import UnitAddress
 from pvnet.runtime.topology_base import BigSize, Name, Restart, Size, Strict, Unit, check_hmc_id, check_unit
 from pvnet.runtime.topology_mdev import (
+    MdevConfig,
     MdevHostConfig,
+    MdevParentConfig,
     SocketPath,
     check_mdevs,
 )
@@ -41,8 +43,8 @@ DEFAULT_SERIAL: Final = "c0ffee00-0000-4000-8000-000000000001"
 """UUID of the serial card in the built-in topology."""
 DEFAULT_DASD: Final = "c0ffee00-0000-4000-8000-000000000002"
 """UUID of its channel-I/O disk."""
-DEFAULT_DISK: Final = {"image": "disk0.img", "size": "4MiB"}
-"""That disk; its image lives as long as the lab."""
+DEFAULT_DISK: Final = {"size": "4MiB"}
+"""That disk; without an ``image`` it lives as long as the lab."""
 _MANAGER_MTU: Final = 1024
 SCM_DRC_BASE: Final = 0x90000000
 """DRC index of a partition's first SCM device, as QEMU numbers them."""
@@ -411,6 +413,15 @@ def default_topology(lab: str = "lab") -> Topology:
             PartitionConfig(name="lpar2", autostart=False, venet=[VenetConfig(address="10.77.0.2/24")]),
         ],
         switch=[SwitchConfig()],
+        mdev_host=[
+            MdevHostConfig(
+                parent=[MdevParentConfig(name="disk0", driver="vfio_ccw", attributes=dict(DEFAULT_DISK))],
+                mdev=[
+                    MdevConfig(uuid=DEFAULT_SERIAL, parent="mtty", type="mtty-2", partition="lpar1"),
+                    MdevConfig(uuid=DEFAULT_DASD, parent="disk0", type="vfio_ccw-io", partition="lpar1"),
+                ],
+            )
+        ],
         manager=ManagerConfig(),
     )
 

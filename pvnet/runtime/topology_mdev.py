@@ -57,7 +57,7 @@ class MdevParentConfig(Strict):
     """Vendor driver that it is made with; ``pvnet mdev drivers`` lists them."""
     attributes: dict[str, str] = Field(default_factory=dict)
     """What the driver needs: ``image`` and ``size`` of ``vfio_ccw``, ``scm`` of ``pmem``.  An ``image`` is relative to
-    this file."""
+    this file; a disk without one lives as long as the lab."""
 
 
 class MdevConfig(Strict):

@@ -83,15 +83,16 @@ async def lab(
 async def test_starts_in_order_publishes_itself_and_ends_in_reverse(tmp_path: Path) -> None:
     async with lab(tmp_path) as watched:
         up = [e.node for e in watched.events if e.what == "running"]
-        assert up[:3] == ["broker", "hypervisor", "bridge"]
-        assert set(up[3:5]) == {"mp", "lpar1"}
-        assert up[5:] == ["manager"]
+        assert up[:4] == ["broker", "hypervisor", "bridge", "mdevs"]
+        assert set(up[4:6]) == {"mp", "lpar1"}
+        assert up[6:] == ["manager"]
         directory, info = find_lab("lab", tmp_path / "base")
         assert info == watched.supervisor.info()
         assert {n.name: n.state for n in info.nodes} == {
             "broker": "running",
             "hypervisor": "running",
             "bridge": "running",
+            "mdevs": "running",
             "mp": "running",
             "lpar1": "running",
             "lpar2": "off",
@@ -101,11 +102,11 @@ async def test_starts_in_order_publishes_itself_and_ends_in_reverse(tmp_path: Pa
         assert info.broker_url().password not in json.dumps(info.public())
         assert directory.log("mp").read_text() == "I am mp\n"
         pids = [n.pid for n in info.nodes if n.pid]
-        assert len(set(pids)) == 6
+        assert len(set(pids)) == 7
     down = [e.node for e in watched.events if e.what == "off"]
     assert down[0] == "manager"
     assert set(down[1:3]) == {"mp", "lpar1"}
-    assert down[3:] == ["bridge", "hypervisor"]
+    assert down[3:] == ["mdevs", "bridge", "hypervisor"]
     assert not any(map(alive, pids))
     assert not (tmp_path / "base").exists()
     assert not (tmp_path / "ready").exists()

@@ -59,7 +59,7 @@ def test_example_with_every_setting_has_every_setting() -> None:
 
 def test_default_lab() -> None:
     topology = default_topology()
-    assert topology.node_names == ["hypervisor", "bridge", "mp", "lpar1", "lpar2", "manager"]
+    assert topology.node_names == ["hypervisor", "bridge", "mdevs", "mp", "lpar1", "lpar2", "manager"]
     assert [topology.lpar_id(p.name) for p in topology.partitions] == [1, 2, 3]
     assert topology.management_partition is not None
     assert topology.management_partition.name == "mp"
@@ -96,7 +96,7 @@ def test_survives_json_so_that_nodes_can_be_given_it() -> None:
             "zzz = 1",
             (
                 "f.toml:1: zzz: unknown key; "
-                "expected one of bridge, broker, crq, hypervisor, lab, manager, partition, switch"
+                "expected one of bridge, broker, crq, hypervisor, lab, manager, mdev_host, partition, switch"
             ),
         ),
         ('[[partition]]\nmemory = "1MiB"', "f.toml:1: partition[0].name: missing; expected a value"),

@@ -88,7 +88,7 @@ def test_killed_supervisor_of_a_whole_lab_leaves_nothing(up: Up) -> None:
     pids = up.watch()
     info = up.info()
     running = {node.pid for node in info.nodes if node.pid}
-    assert len(running) == 6
+    assert len(running) == 7
     assert running < set(pids), "and the reaper"
     assert up.run("vmc", "echo", "--count", "20").returncode == 0
     up.process.kill()

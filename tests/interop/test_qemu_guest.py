@@ -22,7 +22,7 @@ async def test_a_guest_boots_and_its_shell_obeys(parts: Parts, tmp_path: Path) -
         assert 0x060000 in {function.class_code for function in found}, "a host bridge"
         assert await guest.warnings() == []
         await guest.power_off()
-        assert guest.complaints() == ""
+        assert guest.complaints() == []
 
 
 async def test_a_guest_that_cannot_start_says_why(parts: Parts, tmp_path: Path) -> None:

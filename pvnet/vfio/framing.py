@@ -2,7 +2,7 @@
 
 A raw socket with ``add_reader``, because the transports of asyncio and uvloop drop file descriptors silently.  A
 message may come in pieces of any size, and many may come in one piece.  One ``recvmsg`` is made per turn of the loop,
-and at most :data:`BATCH` messages are handed on: a peer that floods gets its share, not more.
+and at most :data:`BATCH` messages of a piece are handed on: a peer that floods gets its share, not more.
 
 **Whose are the descriptors?**  A stream has no message boundaries, and the kernel says only that descriptors came with
 the bytes of one ``recvmsg``.  It never puts bytes *behind* those of a ``sendmsg`` with descriptors, so these are the
@@ -39,7 +39,7 @@ from pvnet.vfio.output import BROKEN, MAX_QUEUE_BYTES, STALL_S, OutputQueue
 __all__ = ["BATCH", "CLIENT_TAKERS", "MAX_QUEUE_BYTES", "SERVER_TAKERS", "STALL_S", "MessageSocket", "Received"]
 
 BATCH: Final = 64
-"""Most messages that are handed on in one turn of the loop."""
+"""Most messages of one piece that are handed on in one turn of the loop."""
 BUFFER_BYTES: Final = 64 << 10
 """What a socket begins with; it becomes as long as the longest message."""
 LOOK_AGAIN_S: Final = 0.1

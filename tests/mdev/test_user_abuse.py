@@ -8,7 +8,8 @@ import pytest
 from user_rig import Event, SampleDevice, Server
 
 from pvnet.core.errors import WireError
-from pvnet.mdev.names import DmaFlag
+from pvnet.mdev.info import IrqInfo
+from pvnet.mdev.names import DmaFlag, IrqFlag
 from pvnet.mdev.vfio_user import HEADER, MAX_MESSAGE, Command, command_parts, frame_size
 from pvnet.mdev.vfio_user_server import MAX_MULTI, ServerLimits
 from pvnet.mdev.vfio_user_version import Capabilities, decode_version
@@ -76,7 +77,7 @@ def test_b3_version_with_descriptor() -> None:
 @pytest.mark.parametrize("flags", [0, 2])
 def test_b4_something_else_first(flags: int) -> None:
     server = Server(negotiate=False)
-    (reply,) = server.ask(4 if not flags else 1, INFO, flags=flags)
+    (reply,) = server.ask(4 if not flags else 1, INFO if not flags else b"\0\0\2\0", flags=flags)
     assert head_only(reply, 4 if not flags else 1, EINVAL)
     assert server.carrier.closed
 
@@ -512,6 +513,42 @@ def test_too_many_descriptors() -> None:
     server = Server(limits=ServerLimits(max_fds=2))
     assert server.errno(8, irqs(0x24, 0, 0, 3), Event(), Event(), Event()) == EINVAL
     assert server.errno(4, INFO, Event()) == EINVAL
+    assert server.open_descriptors == 0
+
+
+def test_no_descriptors_were_agreed_on() -> None:
+    server = Server(limits=ServerLimits(max_fds=0))
+    assert server.errno(2, dma(0, 0x1000), bytearray(4096)) == EINVAL
+    assert server.errno(2, dma(0, 0x1000)) == 0
+
+
+class ManyVectors(SampleDevice):
+    irqs = (IrqInfo(), IrqInfo(4, IrqFlag.EVENTFD))
+
+
+def test_as_many_descriptors_as_vectors() -> None:
+    server = Server(ManyVectors())
+    assert server.errno(8, irqs(0x24, 1, 0, 2), Event()) == EINVAL
+    assert server.errno(8, irqs(0x24, 1, 0, 1), Event(), Event()) == EINVAL
+    assert server.open_descriptors == 0
+    events = [Event(), Event(), Event()]
+    assert server.errno(8, irqs(0x24, 1, 1, 3), *events) == 0
+    assert server.device.host is not None
+    server.device.host.signal(1, 2)
+    assert [event.count for event in events] == [0, 1, 0], "in the order of the vectors"
+    assert server.errno(8, irqs(0x22, 1, 1, 2, b"\1\1", argsz=21)) == EINVAL
+    assert server.errno(8, irqs(0x22, 1, 1, 2, b"\1\1")) == 0
+    assert [event.count for event in events] == [1, 2, 0]
+
+
+def test_what_cannot_be_a_range_is_never_mapped() -> None:
+    server = Server()
+    mapped: list[object] = []
+    server.carrier.dma_memory = lambda *ask, **more: mapped.append(ask)  # type: ignore[method-assign,assignment]
+    top = 1 << 64
+    for payload in (dma(0, 0), dma(top - 0x1000, 0x2000), dma(0, 0x1000, offset=(1 << 63) - 0xFFF)):
+        assert server.errno(2, payload, bytearray(4096)) == EINVAL
+    assert mapped == []
     assert server.open_descriptors == 0
 
 

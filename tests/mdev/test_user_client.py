@@ -122,6 +122,21 @@ def test_big_accesses_go_in_pieces() -> None:
     assert pair.errno(pair.client.region_write, 1, 0x2F00, bytes(1200)) == EINVAL
 
 
+def test_no_piece_too_many() -> None:
+    client = Client(capabilities=Capabilities(max_data_xfer_size=8))
+    for length, pieces in ((8, 1), (9, 2), (16, 2)):
+        client.machine.region_write(0, 0, bytes(length), client.heard.append)
+        for _ in range(pieces):
+            assert client.heard == []
+            client.reply()
+        assert client.heard.pop() is None
+        client.machine.migration_write(bytes(length), client.heard.append)
+        for _ in range(pieces):
+            assert client.heard == []
+            client.reply()
+        assert client.heard.pop() is None
+
+
 def test_posted_writes() -> None:
     pair = Pair(server_limits=ServerLimits(max_transfer=3))
     assert pair.do(pair.client.region_write, 7, 0x40, b"abcdefgh", posted=True) is None

@@ -153,6 +153,13 @@ def test_v6_region_with_descriptor() -> None:
     assert [server.descriptors.open[each] for each in descriptors] == [server.device.memory.buffer]
 
 
+def test_v5_has_no_descriptor() -> None:
+    server = Server()
+    payload = "20000000" + "00000000" + "01000000" + "00000000" + "00" * 16
+    server.session.message(bytes.fromhex("cdab0500300000000000000000000000" + payload), [])
+    assert server.carrier.out.pop()[1] == []
+
+
 def test_v6_of_a_request_as_long_as_its_argsz() -> None:
     server = Server()
     payload = "50000000" + "00000000" + "01000000" + "00000000" + "00" * 64

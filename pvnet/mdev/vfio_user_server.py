@@ -74,10 +74,6 @@ class ServerLimits:
     """Data bytes in one message."""
     max_message: int = MAX_MESSAGE
     """Bytes of one message, header included."""
-    max_dma_maps: int = 65535
-    """As told to the client; the device's table has its own."""
-    pgsizes: int = 4096
-    """As told to the client: bitmap of page sizes."""
     max_pending: int = 64
     """Requests that wait for the client's memory."""
     max_dma_requests: int = 256
@@ -237,8 +233,8 @@ class ServerSession:
         return Capabilities(
             max_msg_fds=self._max_fds,
             max_data_xfer_size=self._limits.max_transfer,
-            max_dma_maps=self._limits.max_dma_maps,
-            pgsizes=self._limits.pgsizes,
+            max_dma_maps=self.device.dma.limits.maps,
+            pgsizes=self.device.dma.limits.page_size,
             migration=MigrationCapability(max_bitmap_size=self._limits.max_transfer) if migrates else None,
             write_multiple=client.write_multiple,
             twin_socket=None if client.twin_socket is None else False,

@@ -8,6 +8,7 @@ import pytest
 from user_rig import Event, SampleDevice, Server
 
 from pvnet.core.errors import WireError
+from pvnet.mdev.dma import DmaLimits
 from pvnet.mdev.info import IrqInfo
 from pvnet.mdev.names import DmaFlag, IrqFlag
 from pvnet.mdev.vfio_user import HEADER, MAX_MESSAGE, Command, command_parts, frame_size
@@ -596,6 +597,17 @@ def test_device_without_migration_says_none() -> None:
     server = Server(device, negotiate=False)
     (reply,) = server.ask(1, b"\0\0\2\0")
     assert decode_version(reply[16:]).capabilities.migration is None
+
+
+def test_limits_of_the_device_are_told() -> None:
+    server = Server(negotiate=False)
+    server.vfio.dma.limits = DmaLimits(maps=3, page_size=65536)
+    (reply,) = server.ask(1, b"\0\0\2\0")
+    told = decode_version(reply[16:]).capabilities
+    assert (told.max_dma_maps, told.pgsizes) == (3, 65536)
+    for number, errno in enumerate((0, 0, 0, ENOSPC)):
+        assert server.errno(2, dma(number << 16, 1 << 16), bytearray(1 << 16)) == errno
+    assert server.open_descriptors == 3
 
 
 # --- REGION_WRITE_MULTI -----------------------------------------------------------------------------------------------

@@ -191,7 +191,7 @@ async def test_power_on_and_off_are_real_processes(tmp_path: Path) -> None:
         assert not alive(pid)
         with pytest.raises(ConflictError, match="lpar2 is off"):
             await supervisor.power_off("lpar2")
-        with pytest.raises(UnknownNodeError, match=r"no node 'x' in lab lab; there are: hypervisor, bridge, mp"):
+        with pytest.raises(UnknownNodeError, match=r"no node 'x' in lab lab; there are: hypervisor, bridge, mdevs, mp"):
             await supervisor.power_on("x")
         assert watched.history("lpar2") == ["starting", "running", "stopping", "off"]
         assert supervisor.state("lpar2") == "off"

@@ -7,7 +7,8 @@ from struct import pack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from user_rig import Event, FakeCarrier, Pair, Server
+from user_fakes import Event, FakeCarrier
+from user_rig import Pair, Server
 
 from pvnet.mdev.errors import MdevError
 from pvnet.mdev.vfio_user import HEADER, command_parts, reply_parts

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from struct import pack
 
-from user_rig import Event, SampleDevice, Server
+from user_device import SampleDevice
+from user_fakes import Event
+from user_rig import Server
 
 from pvnet.mdev.device import DmaRead, DmaWrite
 from pvnet.mdev.vfio_user import HEADER, Command

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from user_rig import Event, FakeCarrier, Server
+from user_fakes import Event, FakeCarrier
+from user_rig import Server
 
 from pvnet.mdev.device import DeviceBase, DmaWrite, Region, Steps
 from pvnet.mdev.errors import MdevError

@@ -8,14 +8,13 @@ restarts makes its configured devices anew, unless another host has one of them 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pvnet.core.errors import ConfigError, PvnetError
 from pvnet.core.machine import Note
@@ -24,21 +23,21 @@ from pvnet.mdev.errors import MdevError
 from pvnet.mdev.life import Registry
 from pvnet.mdev.life_objects import Mdev
 from pvnet.mdev.life_parents import check_driver
-from pvnet.mdev.tree import Mode, Tree
+from pvnet.mdev.tree import Tree
 from pvnet.mdev.vfio_device import VfioDevice
-from pvnet.papr.errno import EACCES, EBUSY, EEXIST, EINVAL, EISDIR, ENODEV, ENOENT
+from pvnet.papr.errno import EACCES, EBUSY, EEXIST, EINVAL, ENOENT
 from pvnet.pb.v1.envelope_pb2 import Envelope
-from pvnet.pb.v1.management_pb2 import Management, ManagementReply, MdevAdmin
+from pvnet.pb.v1.management_pb2 import Management, MdevAdmin
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.service import NodeConfig, run_service
 from pvnet.runtime.topology import Topology
-from pvnet.runtime.topology_mdev import MdevConfig, check_parent_name
+from pvnet.runtime.topology_mdev import MdevConfig
 from pvnet.vfio.server import VfioUserServer
 from pvnet.vfio.services import Services
+from pvnet_services.mdev_admin import MdevAdministration
 from pvnet_services.mdev_migration import MdevMigration
 from pvnet_services.mdev_runner import run_operation
 from pvnet_services.mdev_sessions import MdevSessions
-from pvnet_services.mdev_shown import shown_host, shown_mdev
 from pvnet_services.note_limit import NoteLimit
 
 DRIVERS_GROUP: Final = "pvnet.mdev"
@@ -91,7 +90,7 @@ class MdevHostNode:
 
     def __init__(self, endpoint: Endpoint, config: NodeConfig) -> None:
         self.endpoint = endpoint
-        self._topology = config.topology
+        self.topology = config.topology
         self._config = config.topology.mdev_host(config.node)
         self.limit = NoteLimit(endpoint, asyncio.get_running_loop().time)
         self.drivers = load_drivers(self._driver_failed)
@@ -111,7 +110,7 @@ class MdevHostNode:
         """Device: the partition that it is for."""
         self.asked: dict[str, dict[str, str]] = {}
         """Device: attributes that it was made with or given later, as they were written."""
-        endpoint.on("management", self._management)
+        MdevAdministration(self)
 
     def _driver_failed(self, name: str, why: str) -> None:
         self.endpoint.note(Note("mdev_driver_failed", (("driver", name), ("reason", why)), "warning"))
@@ -134,7 +133,7 @@ class MdevHostNode:
                 await self._make(config)
             except PvnetError as error:
                 raise ConfigError(f"mdev host {self.endpoint.name}: mdev {config.uuid}: {error}") from None
-        for partition in self._topology.partitions:
+        for partition in self.topology.partitions:
             self.endpoint.watch(partition.name)
         self.endpoint.ready(f"{len(self.registry.parents())} parents, {len(self.registry.mdevs())} devices")
 
@@ -144,9 +143,10 @@ class MdevHostNode:
             if driver.standalone and name not in named:
                 await run_operation(self.registry.register_parent(name, driver, {}, self.services))
         for parent in self._config.parents:
-            await self._register(parent.name, parent.driver, parent.attributes)
+            await self.register(parent.name, parent.driver, parent.attributes)
 
-    async def _register(self, name: str, driver: str, attributes: Mapping[str, str]) -> None:
+    async def register(self, name: str, driver: str, attributes: Mapping[str, str]) -> None:
+        """Make a parent."""
         found = self.drivers.get(driver)
         if found is None:
             known = ", ".join(self.drivers)
@@ -154,16 +154,16 @@ class MdevHostNode:
         await run_operation(self.registry.register_parent(name, found, attributes, self.services))
 
     async def _make(self, config: MdevConfig) -> None:
-        mdev = await self._create(config.parent, config.type, config.uuid, config.attributes)
+        mdev = await self.create(config.parent, config.type, config.uuid, config.attributes)
         if config.partition is not None:
             self.assigned[str(mdev.name)] = config.partition
         if config.vfio_user is not None:
-            await self._attach(str(mdev.name), config.vfio_user)
+            await self.attach(str(mdev.name), config.vfio_user)
 
     async def _elsewhere(self) -> dict[str, str]:
         """Return which of our configured devices other hosts have by now."""
         found: dict[str, str] = {}
-        for other in self._topology.mdev_hosts:
+        for other in self.topology.mdev_hosts:
             if other.name == self.endpoint.name or not self._config.mdevs:
                 continue
             command = Management(mdev=MdevAdmin(verb=MdevAdmin.SHOW))
@@ -190,12 +190,14 @@ class MdevHostNode:
 
     # --- devices -----------------------------------------------------------------------------------------------------
 
-    async def _create(self, parent: str, type_name: str, name: str, attributes: Mapping[str, str]) -> Mdev:
+    async def create(self, parent: str, type_name: str, name: str, attributes: Mapping[str, str]) -> Mdev:
+        """Make a device."""
         mdev = await run_operation(self.registry.create(parent, type_name, name, attributes))
         self.asked[str(mdev.name)] = dict(attributes)
         return mdev
 
-    async def _remove(self, name: str, *, force: bool, patience_s: float) -> None:
+    async def remove(self, name: str, *, force: bool, patience_s: float) -> None:
+        """Remove a device; its user has ``patience_s`` seconds to let go."""
         mdev = self.registry.find(name)
         key = str(mdev.name)
         await run_operation(self.registry.remove(name, force=force, patience_s=patience_s))
@@ -208,20 +210,21 @@ class MdevHostNode:
         if server is not None:
             await server.stop("the device is removed", patience_s=0.0)
 
-    async def _prune(self) -> None:
+    async def prune(self) -> None:
         """Forget what belongs to devices that are gone by other ways (the tree, a parent)."""
         there = {str(name) for name in self.registry.mdevs()}
         for name in {*self.assigned, *self.asked, *self.sockets} - there:
             await self._forget(name)
 
-    def _hosted(self, name: str) -> HostedDevice:
+    def hosted(self, name: str) -> HostedDevice:
+        """Return what joins a device to its user."""
         found = self.registry.openable(name)
         assert isinstance(found, HostedDevice), "our registry makes no others"
         return found
 
     def _find(self, name: str, node: str) -> VfioDevice:
         """Return the device that a partition wants to open."""
-        device = self._hosted(name)
+        device = self.hosted(name)
         owner = self.assigned.get(device.name, "")
         if owner and owner != node:
             raise MdevError(EACCES, f"mdev {name} is for {owner}")
@@ -229,8 +232,9 @@ class MdevHostNode:
             raise MdevError(EBUSY, f"mdev {name} is served at {self.sockets[device.name].path}")
         return device
 
-    async def _attach(self, name: str, path: str) -> None:
-        device = self._hosted(name)
+    async def attach(self, name: str, path: str) -> None:
+        """Serve a device at a vfio-user socket."""
+        device = self.hosted(name)
         if not path.startswith("/"):
             raise MdevError(EINVAL, f"socket {path[:80]!r}: expected an absolute path")
         if device.name in self.sockets:
@@ -244,7 +248,8 @@ class MdevHostNode:
             del self.sockets[device.name]
             raise
 
-    async def _detach(self, name: str) -> None:
+    async def detach(self, name: str) -> None:
+        """Serve it there no more."""
         server = self.sockets.pop(str(self.registry.find(name).name), None)
         if server is None:
             raise MdevError(ENOENT, f"mdev {name} is not served at a socket")
@@ -258,130 +263,6 @@ class MdevHostNode:
     def _departed(self, name: str) -> None:
         self.assigned.pop(name, None)
         self.asked.pop(name, None)
-
-    # --- management --------------------------------------------------------------------------------------------------
-
-    def _management(self, envelope: Envelope) -> None:
-        kind = envelope.management.WhichOneof("command")
-        if kind == "mdev":
-            self.endpoint.spawn(self._administer(envelope), "mdev admin")
-        elif kind == "show_status":
-            self._answer(envelope, ManagementReply(status_json=json.dumps(self.status())))
-        else:
-            self.endpoint.refuse(envelope, f"an mdev host does not take {kind}")
-
-    async def _administer(self, envelope: Envelope) -> None:
-        try:
-            shown = await self._admin(envelope.management.mdev)
-        except PvnetError as error:
-            self._answer(envelope, _refusal(error))
-            return
-        finally:
-            await self._prune()
-        self._answer(envelope, ManagementReply(status_json=json.dumps(shown)))
-
-    def _answer(self, envelope: Envelope, reply: ManagementReply) -> None:
-        self.endpoint.reply(envelope, Envelope(management_reply=reply))
-
-    async def _admin(self, admin: MdevAdmin) -> object:
-        name, registry = admin.name, self.registry
-        match admin.verb:
-            case MdevAdmin.SHOW:
-                return shown_host(self)
-            case MdevAdmin.DRIVERS:
-                keys = ("name", "device_api", "standalone")
-                return [{key: getattr(driver, key) for key in keys} for driver in self.drivers.values()]
-            case MdevAdmin.EVENTS:
-                return [
-                    {
-                        "number": e.number,
-                        "action": e.action,
-                        "path": f"{e.subsystem}/{e.name}",
-                        "fields": dict(e.properties),
-                    }
-                    for e in registry.events.since(admin.length)
-                ]
-            case MdevAdmin.PARENT_REGISTER:
-                await self._register(_checked_parent(admin.parent), admin.type, admin.attributes)
-            case MdevAdmin.PARENT_UNREGISTER:
-                operation = registry.unregister_parent(admin.parent, force=admin.force, patience_s=PATIENCE_S)
-                await run_operation(operation)
-            case MdevAdmin.CREATE:
-                return shown_mdev(self, await self._create(admin.parent, admin.type, name, admin.attributes))
-            case MdevAdmin.REMOVE:
-                patience = min(admin.length / 1000, _PATIENCE_MAX_S)
-                await self._remove(name, force=admin.force, patience_s=patience)
-            case MdevAdmin.START:
-                await run_operation(registry.start(name))
-            case MdevAdmin.SHUTDOWN:
-                await run_operation(registry.shutdown(name))
-            case MdevAdmin.SET:
-                for key, value in admin.attributes.items():
-                    await run_operation(registry.set(name, key, value))
-                    self.asked.setdefault(str(registry.find(name).name), {})[key] = value
-                return shown_mdev(self, registry.find(name))
-            case MdevAdmin.ATTACH:
-                await self._attach(name, admin.path)
-            case MdevAdmin.DETACH:
-                await self._detach(name)
-            case MdevAdmin.ASSIGN:
-                self._assign(name, admin.partition)
-            case MdevAdmin.MIGRATE:
-                self._topology.mdev_host(admin.host)
-                key = str(registry.find(name).name)
-                return await self.moves.migrate(name, admin.host, self.assigned.get(key, ""), self.asked.get(key, {}))
-            case MdevAdmin.PEEK:
-                return {"data": base64.b64encode(self._peek(admin)).decode()}
-            case MdevAdmin.TREE_READ:
-                return self._tree_read(admin.path)
-            case MdevAdmin.TREE_WRITE:
-                return {"written": await run_operation(self.tree.write(admin.path, admin.data))}
-            case verb:
-                raise MdevError(EINVAL, f"unknown verb {verb}")
-        return {}
-
-    def _assign(self, name: str, partition: str) -> None:
-        device = self._hosted(name)
-        if partition:
-            self._topology.partition(partition)
-            if device.name in self.sockets:
-                raise MdevError(EBUSY, f"mdev {name} is served at {self.sockets[device.name].path}")
-            owner = self.assigned.get(device.name, partition)
-            if owner != partition:
-                raise MdevError(EBUSY, f"mdev {name} is for {owner}")
-            self.assigned[device.name] = partition
-        else:
-            self.assigned.pop(device.name, None)
-
-    def _peek(self, admin: MdevAdmin) -> bytes:
-        device = self.registry.find(admin.name).works
-        regions = device.regions
-        if admin.region >= len(regions):
-            raise MdevError(EINVAL, f"region {admin.region}: expected one below {len(regions)}")
-        memory = regions[admin.region].memory
-        if memory is None:
-            raise MdevError(EINVAL, f"region {admin.region} is no memory")
-        if admin.length > _PEEK_BYTES or admin.offset + admin.length > memory.size:
-            raise MdevError(EINVAL, f"{admin.length} bytes at {admin.offset:#x} of a region of {memory.size:#x}")
-        return bytes(memory.view[admin.offset : admin.offset + admin.length])
-
-    def _tree_read(self, path: str) -> dict[str, Any]:
-        try:
-            text = self.tree.read(path).decode(errors="backslashreplace")
-        except MdevError as error:
-            if error.errno == EACCES:  # it can only be written
-                return {"path": path, "mode": "-w-", "text": ""}
-            if error.errno != EISDIR:
-                raise
-        else:
-            return {"path": path, "mode": "r--", "text": text}
-        kinds = {Mode.DIRECTORY: ("folder", "r-x"), Mode.LINK: ("link", "---"), Mode.READ: ("file", "r--")}
-        kinds |= {Mode.WRITE: ("file", "-w-"), Mode.BOTH: ("file", "rw-")}
-        entries = [
-            {"name": e.name, "kind": kinds[e.mode][0], "mode": kinds[e.mode][1], "target": e.target}
-            for e in self.tree.list(path)
-        ]
-        return {"path": path, "entries": entries}
 
     def status(self) -> dict[str, object]:
         """What ``show_status`` says."""
@@ -398,13 +279,6 @@ class MdevHostNode:
         }
 
 
-def _checked_parent(name: str) -> str:
-    try:
-        return check_parent_name(name)
-    except ValueError as error:
-        raise MdevError(EINVAL, f"parent {name[:64]!r}: expected {error}") from None
-
-
 def scm_blocks(topology: Topology, directory: str, device: str) -> Path | None:
     """Return the file with the blocks of ``PARTITION:NUMBER``; None: there is no such device."""
     partition, _, number = device.partition(":")
@@ -413,15 +287,6 @@ def scm_blocks(topology: Topology, directory: str, device: str) -> Path | None:
         return None
     backing = found.scm[int(number)].backing
     return Path(backing) if backing is not None else Path(directory) / "scm" / f"{partition}-{int(number)}.blocks"
-
-
-def _refusal(error: PvnetError) -> ManagementReply:
-    status = ManagementReply.FAILED
-    if isinstance(error, ConfigError) or (isinstance(error, MdevError) and error.errno in {ENODEV, ENOENT}):
-        status = ManagementReply.NOT_FOUND
-    elif isinstance(error, MdevError) and error.errno in {EEXIST, EBUSY}:
-        status = ManagementReply.CONFLICT
-    return ManagementReply(status=status, text=str(error))
 
 
 def main() -> int:

@@ -140,16 +140,18 @@ class VfioUserClient:
             self.machine.expire(self._loop.time())
             self._is_expiring = False
 
-    def _call(self, request: Callable[..., None], *args: Any, **more: Any) -> asyncio.Future[Any]:
+    def _call(self, request: Callable[..., None], *args: Any) -> asyncio.Future[Any]:
         """Make a request whose last positional argument is the callback."""
         if self._end is not None:
             raise PeerDiedError(f"the connection has ended: {self._end}")
         future: asyncio.Future[Any] = self._loop.create_future()
-        request(*args, partial(self._done, future), **more)
+        request(*args, partial(self._done, future))
         return future
 
     def _done(self, future: asyncio.Future[Any], result: object) -> None:
-        if future.done():  # its waiter has been cancelled
+        if type(result) is bytes and not future.done():
+            future.set_result(result)
+        elif future.done():  # its waiter has been cancelled
             if isinstance(result, RegionReply) and result.descriptor is not None:
                 self.transport.close_descriptor(result.descriptor)
         elif isinstance(result, MdevError):
@@ -206,14 +208,15 @@ class VfioUserClient:
 
     # --- regions -----------------------------------------------------------------------------------------------------
 
-    async def read(self, region: int, offset: int, count: int) -> bytes:
+    def read(self, region: int, offset: int, count: int) -> asyncio.Future[bytes]:
         """Read ``count`` bytes of a region."""
-        data: bytes = await self._call(self.machine.region_read, region, offset, count)
-        return data
+        return self._call(self.machine.region_read, region, offset, count)
 
-    async def write(self, region: int, offset: int, data: bytes, *, posted: bool = False) -> None:
+    def write(self, region: int, offset: int, data: bytes, *, posted: bool = False) -> asyncio.Future[None]:
         """Write into a region; ``posted``: do not wait for the answer, there is none."""
-        await self._call(self.machine.region_write, region, offset, data, posted=posted)
+        if posted:
+            return self._call(partial(self.machine.region_write, posted=True), region, offset, data)
+        return self._call(self.machine.region_write, region, offset, data)
 
     async def map_region(self, index: int, *, unsealed: bool = False) -> RegionMapping:
         """Map what may be mapped of a region; closed with the client at the latest.
@@ -309,7 +312,7 @@ class VfioUserClient:
 
     async def dma_unmap_all(self) -> None:
         """Take everything back."""
-        await self._call(self.machine.dma_unmap, 0, 0, all_=True)
+        await self._call(partial(self.machine.dma_unmap, all_=True), 0, 0)
 
     # --- features, migration -----------------------------------------------------------------------------------------
 

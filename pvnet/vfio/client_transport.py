@@ -54,8 +54,8 @@ class EventFdListener(IrqListener):
         self._eventfd.close()
 
 
-class SocketTransport(ClientTransport):
-    """The connection over a unix socket; owns it."""
+class SocketTransport:
+    """The :class:`ClientTransport` over a unix socket; owns it."""
 
     def __init__(
         self,
@@ -68,10 +68,7 @@ class SocketTransport(ClientTransport):
         self.socket = MessageSocket(
             sock, received, ended, takers=CLIENT_TAKERS, max_fds=limits.max_fds, max_message=limits.max_message
         )
-
-    def send(self, parts: Sequence[Data], descriptors: Sequence[Descriptor]) -> None:
-        """Send one whole message."""
-        self.socket.send(parts, descriptors)
+        self.send: Callable[[Sequence[Data], Sequence[Descriptor]], None] = self.socket.send
 
     def close_descriptor(self, descriptor: Descriptor) -> None:
         """Close it."""

@@ -27,12 +27,12 @@ from __future__ import annotations
 import array
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
 from pvnet.core.machine import Counters
-from pvnet.mdev.vfio_user import HEADER_SIZE, MAX_MESSAGE, Command, Data
+from pvnet.mdev.vfio_user import HEADER_SIZE, MAX_MESSAGE, Command
 from pvnet.transport.unix_socket import close_all
 from pvnet.vfio.output import BROKEN, MAX_QUEUE_BYTES, STALL_S, OutputQueue
 
@@ -112,6 +112,8 @@ class MessageSocket:
         sock.setblocking(False)
         self._output = OutputQueue(sock, self._over_soon, max_bytes=max_queue_bytes, stall_s=stall_s)
         self._output.sent_all = self._drained
+        self.send = self._output.send
+        """Send one message, with copies of descriptors; nothing in between: this is in the way of every access."""
         self._finishing: str | None = None
         self._recv = sock.recvmsg_into
         self._loop.add_reader(self._fd, self._readable)
@@ -267,11 +269,6 @@ class MessageSocket:
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
-    def send(self, parts: Sequence[Data], descriptors: Sequence[int] = ()) -> None:
-        """Send one message, with copies of ``descriptors``; nothing happens when the connection is gone."""
-        if self._finishing is None and not self._is_broken:
-            self._output.send(parts, descriptors)
-
     @property
     def queued_bytes(self) -> int:
         """What waits for the peer to read."""
@@ -282,6 +279,7 @@ class MessageSocket:
         if not self.is_open or self._finishing is not None:
             return
         self._finishing = reason
+        self._output.take_no_more()
         self._stop_reading()
         if self._output.queued_bytes:
             self._look = self._loop.call_later(patience_s, self._over, reason)

@@ -18,6 +18,7 @@ STALL_S: Final = 30.0
 """A peer that takes nothing for so long, though something waits for it, is not coming back."""
 BROKEN: Final = "the peer is gone"
 """The reason to :attr:`OutputQueue.failed` when nothing can be sent any more, but there may be something to read."""
+_COPY_BYTES: Final = 16 << 10
 _NOT_NOW: Final = (BlockingIOError, InterruptedError)
 
 
@@ -38,19 +39,25 @@ class OutputQueue:
         self._stall: asyncio.TimerHandle | None = None
         self._has_moved = False
         self._is_over = False
+        self._takes = True
+        self._send = sock.send
 
-    def send(self, parts: Sequence[Data], fds: Sequence[int]) -> None:
-        """Send now what the kernel takes, the rest as soon as it does."""
-        if self._is_over:
+    def send(self, parts: Sequence[Data], fds: Sequence[int] = ()) -> None:
+        """Send now what the kernel takes, the rest as soon as it does; copies of ``fds`` travel with the first byte.
+
+        Never raises, never blocks; nothing happens when the connection is gone, or ends.
+        """
+        if not self._takes:
             return
         sent = 0
         if not self._queue:
             try:
                 if fds:
                     sent = self._sock.sendmsg(parts, _rights(fds))
-                elif len(parts) == 1:
-                    sent = self._sock.send(parts[0])
-                    if sent == len(parts[0]):
+                elif len(parts[-1]) <= _COPY_BYTES:  # the way of nearly all: a copy costs less than a list
+                    data = parts[0] if len(parts) == 1 else b"".join(parts)
+                    sent = self._send(data)
+                    if sent == len(data):
                         return
                 else:
                     sent = self._sock.sendmsg(parts)
@@ -61,6 +68,10 @@ class OutputQueue:
                 return
         if sent < sum(map(len, parts)):
             self._wait(b"".join(parts), sent, fds)
+
+    def take_no_more(self) -> None:
+        """Send what waits, and nothing that comes."""
+        self._takes = False
 
     def _wait(self, data: bytes, sent: int, fds: Sequence[int]) -> None:
         """Queue what is left; descriptors go with the first byte."""
@@ -131,6 +142,7 @@ class OutputQueue:
         if self._is_over:
             return
         self._is_over = True
+        self._takes = False
         self._stop()
         for _, fds in self._queue:
             close_all(fds)

@@ -27,7 +27,7 @@ from pvnet.core.machine import Counters, Note
 from pvnet.mdev.device import RegionMemory
 from pvnet.mdev.user import DmaMemory, IrqTarget
 from pvnet.mdev.vfio_device import VfioDevice
-from pvnet.mdev.vfio_user import Carrier, Data, Descriptor
+from pvnet.mdev.vfio_user import Data, Descriptor
 from pvnet.mdev.vfio_user_server import DEFAULT_LIMITS, ServerLimits, ServerSession
 from pvnet.runtime.log import LEVELS
 from pvnet.transport.unix_socket import close_all
@@ -43,10 +43,11 @@ _ACCEPTS: Final = 16
 _log = structlog.get_logger()
 
 
-class SocketCarrier(Carrier):
+class SocketCarrier:
     """A session with a client on a connected unix socket, which it owns.
 
-    ``ended`` is told once, when the connection is closed; :meth:`ServerSession.lost` is for who is told.
+    A :class:`~pvnet.mdev.vfio_user.Carrier`.  ``ended`` is told once, when the connection is closed;
+    :meth:`ServerSession.lost` is for who is told.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class SocketCarrier(Carrier):
             max_queue_bytes=max_queue_bytes,
             stall_s=stall_s,
         )
+        self.send: Callable[[Sequence[Data], Sequence[Descriptor]], None] = self.socket.send
         self.session = ServerSession(device, self, limits)
         self.socket.received = self.session.message  # nothing in between: this is in the way of every access
 
@@ -89,10 +91,6 @@ class SocketCarrier(Carrier):
     def _ended(self, reason: str) -> None:
         self._expiry.cancel()
         self._told(reason)
-
-    def send(self, parts: Sequence[Data], descriptors: Sequence[Descriptor]) -> None:
-        """Send one whole message."""
-        self.socket.send(parts, descriptors)
 
     def close_descriptor(self, descriptor: Descriptor) -> None:
         """Close it."""

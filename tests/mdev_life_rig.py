@@ -19,7 +19,7 @@ from pvnet.papr.errno import EAGAIN, EBUSY
 U1 = "11111111-1111-1111-1111-11111111aaaa"
 U2 = "22222222-2222-2222-2222-22222222bbbb"
 U3 = "33333333-3333-3333-3333-33333333cccc"
-SERVICES: DriverServices = None  # type: ignore[assignment] - no vendor here uses them
+SERVICES: DriverServices = None  # type: ignore[assignment]  # no vendor here uses them
 
 
 class User:

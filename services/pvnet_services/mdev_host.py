@@ -34,7 +34,7 @@ from pvnet.runtime.topology import Topology
 from pvnet.runtime.topology_mdev import MdevConfig
 from pvnet.vfio.server import VfioUserServer
 from pvnet.vfio.services import Services
-from pvnet_services.mdev_admin import MdevAdministration
+from pvnet_services.mdev_admin import PATIENCE_S, MdevAdministration
 from pvnet_services.mdev_migration import MdevMigration
 from pvnet_services.mdev_runner import run_operation
 from pvnet_services.mdev_sessions import MdevSessions
@@ -42,10 +42,6 @@ from pvnet_services.note_limit import NoteLimit
 
 DRIVERS_GROUP: Final = "pvnet.mdev"
 """Entry points of vendor drivers."""
-PATIENCE_S: Final = 5.0
-"""How long users get to let go, where nobody says otherwise."""
-_PATIENCE_MAX_S: Final = 600.0
-_PEEK_BYTES: Final = 64 << 10
 _OTHERS_S: Final = 0.3
 """How long a starting host looks for other hosts that may have its devices."""
 _ASK_S: Final = 5.0

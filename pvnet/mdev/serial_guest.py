@@ -88,10 +88,15 @@ class SerialFile:
         return data
 
     def write(self, offset: int, data: bytes) -> GuestSteps[int]:  # noqa: ARG002
-        """Send; returns how many bytes there was room for."""
+        """Send; returns how many bytes there was room for.
+
+        :raises MdevError: ENODEV, the driver has let go of the port.
+        """
+        if not self._ier:
+            raise MdevError(ENODEV, "the port is gone")
         self._short = False
         taken = self._accept(data)
-        if self._unsent and self._ier:
+        if self._unsent:
             if (yield from self._line_status()) & Lsr.THR_EMPTY:
                 yield from self._fill()
             taken += self._accept(data[taken:])

@@ -72,6 +72,27 @@ def test_a_card_whose_io_is_off_is_switched_on() -> None:
     assert card.read(PciRegion.CONFIG, 4, 2) == b"\x07\x00"
 
 
+def test_probe_does_not_depend_on_what_was_there_before() -> None:
+    card = card_of(FakeServices(), "hand:")
+    for register, value in ((3, 0xFF), (0, 0x34), (1, 0x12), (3, 0x1F), (4, 0x1F), (1, 0x0F)):
+        card.write(0, register, bytes((value,)))
+    GuestRunner(card, SERIAL_GUEST).probe()
+    state = card.ports[0].uart.state()
+    assert (state.ier, state.fcr, state.lcr, state.mcr, state.divisor) == (0x05, 0x81, 0x03, 0x0B, 1)
+
+
+def test_nobody_is_told_of_room_that_was_never_missing() -> None:
+    rig = Rig()
+    told: list[int] = []
+    rig.file(0).on_writable = lambda: told.append(1)
+    rig.line(0).room = 0
+    assert rig.write(TEXT[: BUFFER_BYTES + 16]) == BUFFER_BYTES + 16
+    rig.line(0).allow(None)
+    rig.runner.serve()
+    assert rig.line(0).out == TEXT[: BUFFER_BYTES + 16]
+    assert not told
+
+
 def test_bytes_go_out_and_come_in() -> None:
     rig = Rig()
     told: list[int] = []
@@ -130,7 +151,9 @@ def test_a_reader_that_does_not_read_holds_the_line_up() -> None:
     assert rig.file(0).counters["throttled"] == 1
     assert rig.read(0, BUFFER_BYTES // 2 - 1) == TEXT[: BUFFER_BYTES // 2 - 1]
     assert len(line.kept) == len(TEXT) - BUFFER_BYTES - 16
-    got = TEXT[: BUFFER_BYTES // 2 - 1]
+    assert rig.read(0, 1) == TEXT[BUFFER_BYTES // 2 - 1 : BUFFER_BYTES // 2]
+    assert len(line.kept) == len(TEXT) - BUFFER_BYTES * 3 // 2 - 16
+    got = TEXT[: BUFFER_BYTES // 2]
     while piece := rig.read(0, 1000):
         got += piece
         rig.runner.advance(0.01)
@@ -186,7 +209,9 @@ def test_programs_of_a_removed_port_do_not_touch_it() -> None:
     rig.runner.run(rig.runner.driver.remove())
     rig.runner.requests.clear()
     assert rig.read() == b"unread12"
-    assert rig.write(b"x") == 1
+    with pytest.raises(MdevError) as refused:
+        rig.write(b"x")
+    assert refused.value.errno == ENODEV
     assert rig.runner.requests == []
 
 
@@ -230,12 +255,14 @@ MSI = (IrqInfo(), IrqInfo(1, 9))
 
 def test_no_port_behind_any_bar() -> None:
     for value in (0xFF, 0x00):
-        runner = GuestRunner(Foreign(lambda _offset, value=value: value, irqs=INTX, bars=6), SERIAL_GUEST)
+        card = Foreign(lambda _offset, value=value: value, irqs=INTX, bars=6)
+        runner = GuestRunner(card, SERIAL_GUEST)
         with pytest.raises(MdevError) as refused:
             runner.probe()
         assert refused.value.errno == ENODEV
         assert runner.context.irqs[0].count == 1
         assert EnableIrq(0) not in runner.requests
+        assert {register: last for register, last in card.writes if register in (1, 4)} == {1: 0, 4: 0}
 
 
 def test_a_card_with_msi_only_raises_again_what_is_left() -> None:

@@ -533,3 +533,57 @@ def test_a_loaded_state_goes_on_where_it_was(rig: UartRig) -> None:
     rig.timers.advance(FOUR)
     assert rig.get(FCR) == 0xCC
     assert [rig.get(DATA) for _ in range(3)] == list(b"abc")
+
+
+# --- when exactly the interrupt changes -------------------------------------------------------------------------------
+
+
+def test_reading_lsr_ends_the_line_status_interrupt_at_once(rig: UartRig) -> None:
+    rig.put(MCR, 0x10)
+    rig.put(IER, 0x04)
+    rig.put(DATA, 1)
+    rig.put(DATA, 2)
+    assert rig.uart.pending
+    rig.get(LSR)
+    assert not rig.uart.pending
+
+
+def test_going_on_tells_that_thr_has_become_empty(rig: UartRig) -> None:
+    rig.put(IER, 0x02)
+    rig.uart.pause()
+    rig.put(DATA, 1)
+    assert not rig.uart.pending
+    rig.uart.resume()
+    assert rig.uart.pending
+
+
+def test_a_read_puts_the_timeout_off() -> None:
+    rig = rx_rig()
+    rig.uart.receive(b"ab")
+    rig.timers.advance(FOUR * 0.9)
+    rig.get(DATA)
+    rig.timers.advance(FOUR * 0.2)
+    assert not rig.uart.pending
+    rig.timers.advance(FOUR)
+    assert rig.uart.pending
+
+
+def test_bytes_of_the_loop_time_out_too() -> None:
+    rig = rx_rig()
+    rig.put(MCR, 0x10)
+    rig.put(DATA, 1)
+    rig.timers.advance(FOUR * 0.9)
+    rig.put(DATA, 2)
+    rig.timers.advance(FOUR * 0.2)
+    assert not rig.uart.pending
+    rig.timers.advance(FOUR)
+    assert rig.get(FCR) == 0xCC
+
+
+def test_loaded_while_it_runs_it_sends_at_once_and_forgets_its_timer() -> None:
+    rig = rx_rig()
+    rig.uart.receive(b"ab")
+    assert len(rig.timers.pending) == 1
+    rig.uart.load(UartState(tx=b"now"))
+    assert rig.out == b"now"
+    assert rig.timers.pending == []

@@ -2,7 +2,7 @@
 
 A stream is a row of records, big-endian, which may be cut anywhere::
 
-    0 type 1 | 1 zero 3 | 4 length of the rest 4 | ...
+    0 type 4 | 4 length of the rest 4 | ...
     1 HEADER  magic "PVCW" 4 | version 4 | block size 4 | size of the disk 8      first, once
     2 DATA    offset 8 | bytes
     3 ZERO    offset 8 | length 8                                                 blocks of zeros
@@ -56,7 +56,7 @@ _ZERO_PIECES: Final = 64
 """Pieces that one call looks through at most, when they are zero."""
 _ZEROS: Final = bytes(PIECE)
 
-_RECORD: Final = struct.Struct(">B3xI")
+_RECORD: Final = struct.Struct(">II")
 _HEADER: Final = struct.Struct(">4sIIQ")
 _OFFSET: Final = struct.Struct(">Q")
 _RANGE: Final = struct.Struct(">QQ")

@@ -14,6 +14,7 @@ from pvnet.mdev.errors import MdevError
 from pvnet.mdev.life import Registry
 from pvnet.mdev.life_objects import Mdev, MdevState, ParentState
 from pvnet.mdev.life_steps import Op, run_now
+from pvnet.mdev.mdev_uuid import parse_name
 from pvnet.papr.errno import EAGAIN, EBUSY
 
 U1 = "11111111-1111-1111-1111-11111111aaaa"
@@ -232,12 +233,15 @@ class World:
         self.notes: list[Note] = []
         self.live: list[FakeDevice] = []
         self.parents: list[FakeParent] = []
+        self.opened: list[FakeVfio] = []
         self.driver = FakeDriver(self)
         self.registry = Registry(self.notes.append, self._make_vfio)
 
     def _make_vfio(self, mdev: Mdev, released: Callable[[], None]) -> FakeVfio:
         self.fail(f"vfio {mdev.name}")
-        return FakeVfio(self, mdev, released)
+        vfio = FakeVfio(self, mdev, released)
+        self.opened.append(vfio)
+        return vfio
 
     def fail(self, what: str) -> None:
         if what in self.failures:
@@ -267,6 +271,12 @@ class World:
 
     def vfio(self, name: str = U1) -> FakeVfio:
         found = self.registry.find(name).vfio
+        assert isinstance(found, FakeVfio)
+        return found
+
+    def vfio_of(self, name: str) -> FakeVfio:
+        """The same, whatever the state of the device."""
+        found = self.registry.tables.mdevs[parse_name(name)].vfio
         assert isinstance(found, FakeVfio)
         return found
 
@@ -340,6 +350,9 @@ class World:
             assert (mdev.holders, mdev.starting, mdev.binding) == (0, False, False)
             assert (mdev.bound is None) == (mdev.group is None)
             assert not (mdev.vfio is not None and mdev.vfio.held)  # type: ignore[attr-defined]
+        for vfio in self.opened:
+            served = tables.mdevs.get(vfio.mdev.name) is vfio.mdev and vfio.mdev.vfio is vfio
+            assert served or vfio.user is None, f"{vfio.mdev.name} is in use, and no driver serves it"
         for parent in tables.parents.values():
             assert parent.state is ParentState.REGISTERED
         for record in tables.drivers:

@@ -30,7 +30,8 @@ def take_away(tables: Tables, mdev: Mdev, *, force: bool, patience: Patience, mo
         yield from _agree(tables, mdev, force=force, patience=patience)
     except BaseException:
         mdev.state = MdevState.ACTIVE
-        if mdev.vfio is not None:
+        # Without a driver it is one that is just letting go, and has closed the door itself.
+        if mdev.vfio is not None and mdev.bound is not None:
             mdev.vfio.unhold()
         tables.changed.notify()
         raise

@@ -396,6 +396,19 @@ def test_a_bus_driver_goes_during_removal_and_open(lazy: bool) -> None:
 
 
 @MODES
+@pytest.mark.parametrize("force", [False, True])
+def test_a_bus_driver_comes_during_removal(lazy: bool, force: bool) -> None:
+    def make() -> tuple[World, dict[str, Op[Any]]]:
+        world = World().up(U1)
+        world.run(world.registry.unregister_driver("vfio"))
+        removal = world.registry.remove(U1, force=force, patience_s=1.0)
+        return world, {"remove": removal, "driver": world.registry.register_driver(FakeBusDriver(world))}
+
+    allowed = {(0, 0)} if force else {(0, 0), (EBUSY, 0)}
+    assert run(make, allowed, lazy=lazy) == allowed
+
+
+@MODES
 def test_two_bus_drivers_come_and_one_goes(lazy: bool) -> None:
     def make() -> tuple[World, dict[str, Op[Any]]]:
         world = World().up(U1)

@@ -406,6 +406,104 @@ def test_a7_nothing_works_with_a_half_created_or_half_removed_device(world: Worl
     assert not world.registry.tables.mdevs
 
 
+def test_a_forced_removal_waits_for_an_open_under_way(world: World) -> None:
+    world.run(world.create())
+    opening = world.registry.open(U1, User())
+    next(opening)
+    with pytest.raises(LocalError, match="waits for another operation"):
+        world.run(world.registry.remove(U1, force=True))
+    world.run(opening)
+
+
+def step_to(operation: Op[Any], what: str) -> Call | Wait:
+    """Take steps until the operation asks for ``what``, which has not happened yet."""
+    step = next(operation)
+    while not step.what.startswith(what):
+        step = operation.send(step.function() if isinstance(step, Call) else step.holds())
+    return step
+
+
+def go_on(operation: Op[Any], step: Call | Wait) -> Any:
+    """Take this step, and all that follow."""
+
+    def rest() -> Op[Any]:
+        following = step
+        while True:
+            answer = yield following
+            try:
+                following = operation.send(answer)
+            except StopIteration as stop:
+                return stop.value
+
+    return run_now(rest())
+
+
+def test_nobody_opens_behind_the_back_of_the_registry_during_removal(world: World) -> None:
+    world.run(world.create())
+    removal = world.registry.remove(U1)
+    step_to(removal, "check_remove")
+    with pytest.raises(MdevError, match="EAGAIN"):
+        world.vfio_of(U1).open(User())
+    removal.close()
+    world.vfio_of(U1).open(User())
+
+
+@pytest.mark.parametrize("waits_for", ["requests at", "the user of"])
+def test_a9_a_patient_removal_is_woken_when_its_parent_goes(world: World, waits_for: str) -> None:
+    world.run(world.create())
+    setting = world.registry.set(U1, "colour", "blue")
+    if waits_for == "requests at":
+        next(setting)
+    else:
+        world.run(world.registry.open(U1, User()))
+    removal = world.registry.remove(U1, patience_s=99.0)
+    waiting = step_to(removal, waits_for)
+    assert isinstance(waiting, Wait)
+    assert not waiting.holds()
+    woken: list[bool] = []
+    waiting.changed.subscribe(lambda: woken.append(waiting.holds()))
+    unregistration = world.registry.unregister_parent("p")
+    assert isinstance(next(unregistration), Wait)
+    assert woken == [True]
+
+
+def test_a9_unregister_takes_over_from_a_cancelled_removal(world: World) -> None:
+    world.run(world.create())
+    removal = world.registry.remove(U1)
+    step_to(removal, "check_remove")
+    unregistration = world.registry.unregister_parent("p")
+    waiting = next(unregistration)
+    assert isinstance(waiting, Wait)
+    assert not waiting.holds()
+    removal.close()
+    assert waiting.holds()
+    world.run(unregistration)
+    world.check_idle()
+
+
+def test_a3_a_creation_that_ends_after_its_parent_began_to_go(world: World) -> None:
+    creation = world.create()
+    probe = step_to(creation, "probe of vfio")
+    assert isinstance(probe, Call)
+    probe.function()
+    assert isinstance(next(world.registry.unregister_parent("p")), Wait)
+    assert errno_of(creation) == ENODEV
+    assert "add 1" not in world.told()
+    assert not world.live
+
+
+def test_a_driver_that_goes_gets_no_more_devices(world: World) -> None:
+    world.run(world.registry.register_driver(FakeBusDriver(world)))
+    creation = world.create()
+    match = step_to(creation, "match of other")
+    unregistration = world.registry.unregister_driver("other")
+    assert isinstance(next(unregistration), Wait)
+    assert go_on(creation, match).bound.driver.name == "vfio"
+    world.run(unregistration)
+    assert world.run(world.create(U2)).bound.driver.name == "vfio"
+    world.check_idle()
+
+
 @pytest.mark.parametrize("steps", range(1, 12))
 @pytest.mark.parametrize(
     "what", ["register", "create", "remove", "unregister", "start", "set", "open", "driver", "away"]

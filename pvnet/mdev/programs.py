@@ -165,6 +165,12 @@ class Program(Generic[T]):
         if not 0 < length <= MAX_ACCESS:
             raise MdevError(EINVAL, f"an access of {length} bytes")
         pieces = owner.table.pieces(request.address, length, write=isinstance(request, DmaWrite))
+        region, offset, _ = pieces[0]
+        if len(pieces) == 1 and region.memory is not None:
+            if isinstance(request, DmaRead):
+                return _direct(region.memory, offset, length, None)
+            owner.dirty.mark(request.address, length)
+            return _direct(region.memory, offset, length, memoryview(request.data))
         transfer = owner.transfer(request, pieces)
         self._transfer, self._where = transfer, (request.address, length)
         return self._next_message(transfer, None)

@@ -94,10 +94,11 @@ def broken(rig: Rig, what: str) -> None:
     elif what == "memory":
         works.all_regions = (Region(RegionInfo(PAGE + 1, RW), ArrayRegion(PAGE)),)
     else:
-        works.all_regions = (Region(RegionInfo(PAGE, RW, 0, ((1, PAGE),))),)
+        area = {"area": (1, PAGE), "area before": (-1, 2), "empty area": (0, 0)}[what]
+        works.all_regions = (Region(RegionInfo(PAGE, RW, 0, (area,))),)
 
 
-@pytest.mark.parametrize("what", ["two buses", "no bus", "irqs", "size", "memory", "area"])
+@pytest.mark.parametrize("what", ["two buses", "no bus", "irqs", "size", "memory", "area", "area before", "empty area"])
 def test_a_device_that_describes_itself_wrongly(what: str) -> None:
     rig = Rig(opened=False)
     broken(rig, what)
@@ -166,6 +167,8 @@ def test_timers() -> None:
     called_off = host.call_later(1, lambda: fired.append("never"))
     called_off.cancel()
     called_off.cancel()
+    late = rig.timers.timers[-1].callback
+    late()  # the loop had it in hand already
     rig.timers.advance(0)
     assert fired == ["bad"]
     rig.timers.advance(1)

@@ -62,6 +62,16 @@ def test_only_in_its_ranges() -> None:
     assert dirty.report(0, 16 * PAGE, PAGE, 8)[0] == 0b10010
 
 
+def test_ranges_that_begin_inside_of_a_page() -> None:
+    dirty = DirtyPages()
+    dirty.start(PAGE, ((PAGE + 100, 50),))
+    dirty.mark(PAGE, 100)
+    dirty.mark(PAGE + 150, 10)
+    assert dirty.report(0, 4 * PAGE, PAGE, 8)[0] == 0
+    dirty.mark(PAGE + 149, 1)
+    assert dirty.report(0, 4 * PAGE, PAGE, 8)[0] == 0b10
+
+
 def test_life() -> None:
     dirty = DirtyPages()
     assert not dirty.logging

@@ -92,6 +92,7 @@ def test_limits_of_maps() -> None:
     assert errno_of(lambda: table.map(DmaRegion(9, 1, READ))) == ENOSPC
     table.map(DmaRegion(8, 1, READ))
     assert errno_of(lambda: DmaTable(DmaLimits(size=PAGE)).map(DmaRegion(0, 2 * PAGE, READ))) == ENOSPC
+    DmaTable(DmaLimits(size=PAGE)).map(DmaRegion(0, PAGE, READ))
 
 
 @pytest.mark.parametrize(
@@ -329,6 +330,17 @@ def test_unmapping_ends_what_waits_for_it() -> None:
     assert out == [EFAULT, EFAULT]
     assert other == [b"go on..."]
     assert len(rig.user.requests) == 3
+
+
+def test_unmapping_beside_what_waits_disturbs_nobody() -> None:
+    rig, out = Rig(), list[object]()
+    for page in range(3):
+        rig.map_remote(page * PAGE)
+    rig.run(reading(PAGE, PAGE, out))
+    rig.vfio.dma_unmap(0, PAGE)
+    rig.vfio.dma_unmap(2 * PAGE, PAGE)
+    rig.user.answer()
+    assert out == [bytes(PAGE)]
 
 
 def test_unmapping_while_the_request_is_being_sent() -> None:

@@ -40,7 +40,6 @@ PAGE: Final = 4096
 _BLOCK_2K: Final = 2048
 _BLOCK_4K: Final = 4096
 _CHAINS: Final = CcwFlag.CHAIN_DATA | CcwFlag.CHAIN_COMMAND
-_ADDRESS_SPACE: Final = 1 << 64
 
 Area = tuple[int, int]
 """I/O address and length of a piece of data."""
@@ -227,10 +226,11 @@ def _read_list(orb: Orb, ccw: Ccw) -> Steps[Sequence[Area]]:
 
 
 def _pin(program: ChannelProgram, areas: Sequence[Area]) -> Steps[None]:
-    """Record the pages of the areas; each new one is touched, to know that it is there."""
+    """Record the pages of the areas; each new one is touched, to know that it is there.
+
+    No area crosses the end of the address space: an IDAW is cut at the end of its block.
+    """
     for address, length in areas:
-        if address + length > _ADDRESS_SPACE:
-            raise MdevError(EINVAL, f"{length} bytes at {address:#x}")
         for page in range(address // PAGE, (address + length - 1) // PAGE + 1):
             if page in program.pages:
                 continue

@@ -314,6 +314,13 @@ class SerialLine(Protocol):
         """The receiver has room again: hand it what was kept."""
         ...
 
+    def take(self) -> tuple[bytes, bytes]:
+        """Take back what waits in the line, because the device moves elsewhere.
+
+        :returns: what has come and the receiver has not taken; what was sent and nobody outside has taken.
+        """
+        ...
+
     def close(self) -> None:
         """Disconnect; idempotent."""
         ...

@@ -34,7 +34,7 @@ from pvnet.mdev.info import IrqInfo, RegionInfo
 from pvnet.mdev.names import PCI_REGIONS, DeviceFlag, IrqFlag, PciIrq, PciRegion, RegionFlag
 from pvnet.mdev.pci import CONFIG_BYTES, Bar, ConfigSpace
 from pvnet.mdev.serial_port import SerialPort
-from pvnet.mdev.serial_stream import SerialMigration
+from pvnet.mdev.serial_stream import SerialMigration, Waiting
 from pvnet.mdev.uart_registers import REGISTERS, UartState
 from pvnet.papr.errno import EINVAL, ENOENT, ENOSPC, EPERM
 
@@ -205,12 +205,14 @@ class SerialCard(DeviceBase):
 
     # --- migration ---
 
-    def save(self) -> tuple[Sequence[UartState], bytes]:
+    def save(self) -> tuple[Sequence[UartState], bytes, Sequence[Waiting]]:
         """Return all that a migration carries."""
-        return [uart.state() for uart in self._uarts], self._config.snapshot()
+        return [uart.state() for uart in self._uarts], self._config.snapshot(), [p.waiting() for p in self.ports]
 
-    def load(self, states: Sequence[UartState], config: bytes | None) -> None:
+    def load(self, states: Sequence[UartState], config: bytes | None, lines: Sequence[Waiting]) -> None:
         """Take it over."""
+        for port, (came, left) in zip(self.ports, lines, strict=True):
+            port.bring(came, left)
         if config is not None:
             self._config.restore(config)
         for uart, state in zip(self._uarts, states, strict=True):

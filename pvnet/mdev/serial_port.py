@@ -40,7 +40,7 @@ class _Plug:
     def writable(self) -> None:
         """The line has room."""
         if self._port.plug is self:
-            self._port.uart.writable()
+            self._port.writable()
 
 
 class SerialPort:
@@ -54,6 +54,10 @@ class SerialPort:
         self.plug: _Plug | None = None
         self.sent = 0
         self.received = 0
+        self._came = b""
+        """Came in the line of another host, before the card moved here; goes to the UART before anything else."""
+        self._left = b""
+        """Was in that line, outward; goes out before anything else."""
         self.uart = Uart16550(self)
 
     @property
@@ -90,20 +94,55 @@ class SerialPort:
 
     def receive(self, data: bytes) -> int:
         """Let the UART have bytes of the line."""
+        if not self._feed():
+            return 0
         taken = self.uart.receive(data)
         self.received += taken
         return taken
 
     def transmit(self, data: bytes) -> int:
         """Send bytes of the UART; without a line they stay."""
-        taken = self._line.send(data) if self._line is not None else 0
+        if self._line is None or not self._flush():
+            return 0
+        taken = self._line.send(data)
         self.sent += taken
         return taken
 
     def room(self) -> None:
         """Let the line hand over what it kept."""
-        if self._line is not None:
+        if self._feed() and self._line is not None:
             self._line.resume()
+
+    def writable(self) -> None:
+        """The line has room."""
+        if self._flush():
+            self.uart.writable()
+
+    def _feed(self) -> bool:
+        """Give the UART what came along; whether that is all of it."""
+        if self._came:
+            taken = self.uart.receive(self._came)
+            self.received += taken
+            self._came = self._came[taken:]
+        return not self._came
+
+    def _flush(self) -> bool:
+        """Send what came along; whether that is all of it."""
+        if self._left and self._line is not None:
+            self._left = self._left[self._line.send(self._left) :]
+        return not self._left
+
+    def waiting(self) -> tuple[bytes, bytes]:
+        """Take what waits in the line, inward and outward; kept here as well, should the card stay."""
+        if self._line is not None:
+            came, left = self._line.take()
+            self._came += came
+            self._left += left
+        return self._came, self._left
+
+    def bring(self, came: bytes, left: bytes) -> None:
+        """Take over what waited in the line of another host."""
+        self._came, self._left = came, left
 
     def changed(self) -> None:
         """The UART's interrupt output has changed."""

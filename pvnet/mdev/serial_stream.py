@@ -9,10 +9,11 @@ behind it what mtty has no place for.  Little-endian::
     then, with 1.1:
     port 24, each  0 pending (1 THR empty, 2 character timeout) | 1 count | 2 TX FIFO 16 | 18 zero 6
     card 256       configuration space
+    lines, each    0 inward u16 | 2 outward u16 | 4 the bytes of both, which waited in the line
 
 Of the registers IER, LCR, MCR and SCR count, and with 1.1 MSR; ``tail`` is the next byte to be read.  The header goes
-out while the card runs (PRE_COPY), the rest when it stands: 340 bytes in all with one port, 400 with two.  The lines,
-and what waits in them, stay behind.
+out while the card runs (PRE_COPY), the rest when it stands: 344 bytes in all with one port, 408 with two, and what
+waits in the lines.  These stay behind; the card has lines of its own where it comes to.
 
 Errors: EFAULT the header is of something else; ENOMEM more bytes than there can be; EINVAL too few, or values that no
 port has.  Nothing is taken over before the whole stream has been checked.
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from pvnet.mdev.errors import MdevError
 from pvnet.mdev.names import MigrationFlag
@@ -38,6 +39,11 @@ MINOR: Final = 1
 HEADER: Final = struct.Struct("<QIIII")
 PORT: Final = struct.Struct("<8s16sBBBBBxHBBBx")
 EXTENSION: Final = struct.Struct("<BB16s6s")
+LINE: Final = struct.Struct("<HH")
+LINE_MAX: Final = 1 << 14
+"""Most bytes of one direction of a line: more than one may keep, and those that had come along themselves."""
+Waiting: TypeAlias = tuple[bytes, bytes]
+"""What waited in a line, inward and outward."""
 _THR_EMPTY: Final = 1
 _TIMED_OUT: Final = 2
 
@@ -47,14 +53,20 @@ def encode_header(ports: int) -> bytes:
     return HEADER.pack(MAGIC, MAJOR, MINOR, ports, 0)
 
 
-def encode_body(states: Sequence[UartState], config: bytes) -> bytes:
+def encode_body(states: Sequence[UartState], config: bytes, lines: Sequence[Waiting]) -> bytes:
     """Return everything behind the header."""
-    return b"".join([*map(_encode_port, states), *map(_encode_extension, states), config])
+    waiting = [LINE.pack(len(came), len(left)) + came + left for came, left in lines]
+    return b"".join([*map(_encode_port, states), *map(_encode_extension, states), config, *waiting])
 
 
 def body_bytes(ports: int, minor: int) -> int:
-    """Length of everything behind the header."""
-    return ports * PORT.size + (ports * EXTENSION.size + CONFIG_BYTES if minor else 0)
+    """Length of everything behind the header, when nothing waits in the lines."""
+    return ports * PORT.size + (ports * (EXTENSION.size + LINE.size) + CONFIG_BYTES if minor else 0)
+
+
+def body_bytes_max(ports: int, minor: int) -> int:
+    """Most bytes that can stand behind the header."""
+    return body_bytes(ports, minor) + (2 * ports * LINE_MAX if minor else 0)
 
 
 def decode_header(header: bytes, ports: int) -> int:
@@ -68,18 +80,37 @@ def decode_header(header: bytes, ports: int) -> int:
     return int(minor)
 
 
-def decode_body(body: bytes, ports: int, minor: int) -> tuple[list[UartState], bytes | None]:
-    """Return the ports and, from 1.1 on, the configuration space; ``body`` has its right length.
+def decode_body(body: bytes, ports: int, minor: int) -> tuple[list[UartState], bytes | None, list[Waiting]]:
+    """Return the ports and, from 1.1 on, the configuration space and what waited in the lines.
 
-    :raises MdevError: EINVAL, no port can be so.
+    :raises MdevError: EINVAL, too short or too long, or no port can be so.
     """
+    if len(body) < body_bytes(ports, minor) or (not minor and len(body) > body_bytes(ports, 0)):
+        raise MdevError(EINVAL, f"a stream of {len(body)} bytes behind its header")
     split = ports * PORT.size
     records = PORT.iter_unpack(body[:split])
     if not minor:
-        return [_decode_port(record, None) for record in records], None
+        return [_decode_port(record, None) for record in records], None, [(b"", b"")] * ports
     end = split + ports * EXTENSION.size
     extensions = EXTENSION.iter_unpack(body[split:end])
-    return [_decode_port(*pair) for pair in zip(records, extensions, strict=True)], body[end:]
+    states = [_decode_port(*pair) for pair in zip(records, extensions, strict=True)]
+    return states, body[end : end + CONFIG_BYTES], _decode_lines(body[end + CONFIG_BYTES :], ports)
+
+
+def _decode_lines(rest: bytes, ports: int) -> list[Waiting]:
+    lines: list[Waiting] = []
+    for _ in range(ports):
+        if len(rest) < LINE.size:
+            raise MdevError(EINVAL, "a stream that ends before its lines do")
+        came, left = LINE.unpack_from(rest)
+        if came > LINE_MAX or left > LINE_MAX or len(rest) < LINE.size + came + left:
+            raise MdevError(EINVAL, f"{came} and {left} bytes in a line, of {len(rest)}")
+        at = LINE.size + came
+        lines.append((rest[LINE.size : at], rest[at : at + left]))
+        rest = rest[at + left :]
+    if rest:
+        raise MdevError(EINVAL, f"{len(rest)} bytes behind the stream")
+    return lines
 
 
 def _encode_port(state: UartState) -> bytes:
@@ -142,11 +173,11 @@ def _decode_port(record: _Port, extension: _Extension | None) -> UartState:
 class Migrated(Protocol):
     """A card, as its migration sees it."""
 
-    def save(self) -> tuple[Sequence[UartState], bytes]:
-        """Return the state of its ports, and its configuration space."""
+    def save(self) -> tuple[Sequence[UartState], bytes, Sequence[Waiting]]:
+        """Return the state of its ports, its configuration space, and what waits in its lines."""
         ...
 
-    def load(self, states: Sequence[UartState], config: bytes | None) -> None:
+    def load(self, states: Sequence[UartState], config: bytes | None, lines: Sequence[Waiting]) -> None:
         """Take them over; None: leave the configuration space."""
         ...
 
@@ -181,7 +212,7 @@ class SerialMigration:
         return self._next(limit)
 
     def remaining(self) -> int:
-        """Exactly."""
+        """Exactly, but for what waits in the lines."""
         return len(self._out) + (0 if self._whole else body_bytes(self._ports, MINOR))
 
     def _next(self, limit: int) -> bytes:
@@ -204,7 +235,7 @@ class SerialMigration:
         try:
             if self._minor is None and len(self._in) >= HEADER.size:
                 self._minor = decode_header(bytes(self._in[: HEADER.size]), self._ports)
-            if self._minor is not None and len(self._in) > HEADER.size + body_bytes(self._ports, self._minor):
+            if self._minor is not None and len(self._in) > HEADER.size + body_bytes_max(self._ports, self._minor):
                 raise MdevError(ENOMEM, f"a stream of {len(self._in)} bytes or more")
         except MdevError as error:
             self._in.clear()
@@ -219,8 +250,8 @@ class SerialMigration:
         if self._error is not None:
             raise self._error
         minor, body = self._minor, bytes(self._in[HEADER.size :])
-        if minor is None or len(body) != body_bytes(self._ports, minor):
+        if minor is None:
             raise MdevError(EINVAL, f"a stream of {len(self._in)} bytes")
-        states, config = decode_body(body, self._ports, minor)
+        states, config, lines = decode_body(body, self._ports, minor)
         self.restore_begin()
-        self._card.load(states, config)
+        self._card.load(states, config, lines)

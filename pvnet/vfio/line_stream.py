@@ -55,6 +55,20 @@ class StreamLine(SerialLine):
         """Hand over what was kept, in a turn of the loop of its own."""
         if self._inward:
             self._loop.call_soon(self._deliver)
+        else:
+            self._watch()
+
+    def take(self) -> tuple[bytes, bytes]:
+        """Take both directions back; nothing more is read before :meth:`resume`."""
+        came, left = self._inward, bytes(self._outward)
+        self._inward = b""
+        self._outward.clear()
+        if self._fd >= 0:
+            self._loop.remove_writer(self._fd)
+            if self._is_watched:
+                self._loop.remove_reader(self._fd)
+                self._is_watched = False
+        return came, left
 
     def close(self) -> None:
         """Disconnect."""

@@ -52,6 +52,10 @@ class NoLine(SerialLine):
     def resume(self) -> None:
         """Nothing was kept."""
 
+    def take(self) -> tuple[bytes, bytes]:
+        """Nothing waits."""
+        return b"", b""
+
     def close(self) -> None:
         """Nothing to let go of."""
 
@@ -101,6 +105,19 @@ class PairedLine(SerialLine):
         """Let the other end deliver what it keeps."""
         if self.peer is not None:
             self.peer._due()
+
+    def take(self) -> tuple[bytes, bytes]:
+        """Take both directions off the cable."""
+        peer, sent = self.peer, bytes(self._sent)
+        self._sent.clear()
+        if peer is self:
+            return sent, b""
+        if peer is None:
+            return b"", sent
+        came = bytes(peer._sent)
+        peer._sent.clear()
+        peer._due()  # there is room again
+        return came, sent
 
     def close(self) -> None:
         """Unplug."""

@@ -11,6 +11,8 @@ socket, checks, the device, and back.
 ``irq-rtt``
     A posted write rings a doorbell, the device signals the irq, we hear it: a message there, an eventfd back.  Beside
     ``eventfd``: two processes that wake each other, the floor.
+``ccw-read``
+    Whole channel programs that read a block (:mod:`pvnet.bench.mdev_ccw`).
 ``dma``
     The device copies 1 MiB within memory of ours that it has mapped, beside ``memcpy``: one slice assignment between
     the same two places, in this process.
@@ -32,6 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pvnet.bench.mdev_ccw import MESSAGE_BYTES, TwiceContender, programs
 from pvnet.bench.mdev_peer import PlainAccessContender
 from pvnet.bench.mdev_server import BELL, COPY, COPY_WORDS, PLAIN, REGISTERS
 from pvnet.bench.pair import open_pair
@@ -63,12 +66,13 @@ class Plan:
 
 
 CASES: Final = {
-    "region-read-rtt": (Plan(3, 2000, 500), Plan(9, 10_000, 1000)),
-    "region-write-rtt": (Plan(3, 2000, 500), Plan(9, 10_000, 1000)),
-    "region-read-pipelined": (Plan(3, 5000, 500, IN_FLIGHT), Plan(9, 20_000, 1000, IN_FLIGHT)),
-    "region-write-pipelined": (Plan(3, 5000, 500, IN_FLIGHT), Plan(9, 20_000, 1000, IN_FLIGHT)),
-    "irq-rtt": (Plan(3, 2000, 500), Plan(9, 10_000, 1000)),
-    "dma": (Plan(7, 100, 20), Plan(31, 200, 50)),
+    "region-read-rtt": (Plan(3, 1500, 300), Plan(9, 10_000, 1000)),
+    "region-write-rtt": (Plan(3, 1500, 300), Plan(9, 10_000, 1000)),
+    "region-read-pipelined": (Plan(3, 3000, 300, IN_FLIGHT), Plan(9, 20_000, 1000, IN_FLIGHT)),
+    "region-write-pipelined": (Plan(3, 3000, 300, IN_FLIGHT), Plan(9, 20_000, 1000, IN_FLIGHT)),
+    "irq-rtt": (Plan(3, 1500, 300), Plan(9, 10_000, 1000)),
+    "ccw-read": (Plan(3, 300, 50), Plan(9, 2000, 300)),
+    "dma": (Plan(5, 60, 20), Plan(31, 200, 50)),
 }
 """Every case: quick, and not."""
 
@@ -88,13 +92,11 @@ class MdevContender:
 
 
 @asynccontextmanager
-async def bench_client() -> AsyncIterator[VfioUserClient]:
-    """Start the device's process and connect to it."""
-    async with AsyncExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="pvnet-bench-"))
-        path = str(Path(directory) / "s")
-        await stack.enter_async_context(peer_process("pvnet.bench.mdev_server", path))
-        yield await stack.enter_async_context(await VfioUserClient.connect(path))
+async def bench_devices() -> AsyncIterator[Path]:
+    """Start the devices' process; returns the directory of their sockets."""
+    with tempfile.TemporaryDirectory(prefix="pvnet-bench-") as directory:
+        async with peer_process("pvnet.bench.mdev_server", directory):
+            yield Path(directory)
 
 
 async def reader(client: VfioUserClient) -> MdevContender:
@@ -153,7 +155,8 @@ async def bench_mdev(
     results: list[Result] = []
     with pinned(placement.cpus):  # before anything is started, so that all of it stays there
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(bench_client())
+            sockets = await stack.enter_async_context(bench_devices())
+            client = await stack.enter_async_context(await VfioUserClient.connect(sockets / "card"))
             for case, plans in CASES.items():
                 if case not in cases:
                     continue
@@ -162,24 +165,35 @@ async def bench_mdev(
                     results.append(await measure_dma(client, plan, where))
                     tell(dma_line(results[-1]))
                     continue
-                peer: Contender
-                if case == "irq-rtt":
-                    make = ringer
-                    pair = await stack.enter_async_context(open_pair("eventfd", placement, one_way=False))
-                    peer = PairContender(pair)
-                else:
-                    make, sizes = (reader, (SHORT, LONG)) if "read" in case else (writer, (LONG, SHORT))
-                    peer = await stack.enter_async_context(PlainAccessContender(*sizes))
-                measured = await compare(
-                    [await make(client), peer],
-                    rounds=plan.rounds,
-                    count=plan.count,
-                    warm_up=plan.warm_up,
-                    in_flight=plan.in_flight,
-                )
+                async with _contenders(case, client, sockets, placement) as contenders:
+                    measured = await compare(
+                        contenders,
+                        rounds=plan.rounds,
+                        count=plan.count,
+                        warm_up=plan.warm_up,
+                        in_flight=plan.in_flight,
+                    )
                 results += case_results(case, measured, plan, where)
                 tell(case_line(case, measured, plan))
     return results
+
+
+@asynccontextmanager
+async def _contenders(
+    case: str, client: VfioUserClient, sockets: Path, placement: Placement
+) -> AsyncIterator[tuple[Contender, Contender]]:
+    async with AsyncExitStack() as stack:
+        if case == "irq-rtt":
+            pair = await stack.enter_async_context(open_pair("eventfd", placement, one_way=False))
+            yield await ringer(client), PairContender(pair)
+        elif case == "ccw-read":
+            disk = await stack.enter_async_context(await VfioUserClient.connect(sockets / "disk"))
+            plain = await stack.enter_async_context(PlainAccessContender(MESSAGE_BYTES, MESSAGE_BYTES))
+            yield MdevContender(await programs(disk)), TwiceContender(plain)
+        elif "read" in case:
+            yield await reader(client), await stack.enter_async_context(PlainAccessContender(SHORT, LONG))
+        else:
+            yield await writer(client), await stack.enter_async_context(PlainAccessContender(LONG, SHORT))
 
 
 def case_results(case: str, measured: dict[str, Measured], plan: Plan, placement: str) -> list[Result]:

@@ -12,6 +12,7 @@ import asyncio
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final, Self
@@ -30,21 +31,25 @@ class PlainAccessContender:
     failures: tuple[type[Exception], ...] = (OSError,)
 
     def __init__(self, request_bytes: int, reply_bytes: int) -> None:
-        self._request_bytes, self._reply_bytes = request_bytes, reply_bytes
+        self._request = bytes(request_bytes - _NUMBER_BYTES)
+        self._reply_bytes = reply_bytes
         self._stack = AsyncExitStack()
         self._waiting: dict[bytes, asyncio.Future[bytes]] = {}
         self._rest = b""
+        self._create_future = asyncio.get_running_loop().create_future
         self._sock: socket.socket
+        self._send: Callable[[bytes], int]
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="pvnet-bench-"))
             path = str(Path(directory) / "s")
-            told = f"{path} {self._request_bytes} {self._reply_bytes}"
+            told = f"{path} {_NUMBER_BYTES + len(self._request)} {self._reply_bytes}"
             await stack.enter_async_context(peer_process("pvnet.bench.mdev_peer", told))
             self._sock = stack.enter_context(socket.socket(socket.AF_UNIX))
             self._sock.connect(path)
             self._sock.setblocking(False)
+            self._send = self._sock.send
             loop = asyncio.get_running_loop()
             loop.add_reader(self._sock.fileno(), self._readable)
             stack.callback(loop.remove_reader, self._sock.fileno())
@@ -78,19 +83,16 @@ class PlainAccessContender:
             if not answer.done():
                 answer.set_result(message)
 
+    async def call(self, number: int) -> bool:
+        """Make one access; the answer has to begin as what was asked."""
+        key = number.to_bytes(_NUMBER_BYTES)
+        answer = self._waiting[key] = self._create_future()
+        self._send(key + self._request)
+        return bool((await answer)[:_NUMBER_BYTES] == key)
+
     async def round(self, count: int, in_flight: int) -> Round:
-        """Make ``count`` accesses with ``in_flight`` under way; every answer has to begin as what was asked."""
-        waiting, send = self._waiting, self._sock.send
-        rest = bytes(self._request_bytes - _NUMBER_BYTES)
-        create_future = asyncio.get_running_loop().create_future
-
-        async def call(number: int) -> bool:
-            key = number.to_bytes(_NUMBER_BYTES)
-            answer = waiting[key] = create_future()
-            send(key + rest)
-            return bool((await answer)[:_NUMBER_BYTES] == key)
-
-        return await keep_in_flight(call, count, in_flight)
+        """Make ``count`` accesses with ``in_flight`` under way."""
+        return await keep_in_flight(self.call, count, in_flight)
 
 
 class _Answerer:

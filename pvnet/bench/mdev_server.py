@@ -1,21 +1,27 @@
-"""The device that is measured, in a process of its own: ``python -m pvnet.bench.mdev_server``.
+"""The devices that are measured, in a process of their own: ``python -m pvnet.bench.mdev_server``.
 
-Serves vfio-user at the path that its standard input says.  Region 0 has registers: a doorbell that signals an irq, a
-copy from one I/O address to another, and plain bytes.
+Serves vfio-user in the directory that its standard input says: ``card`` has registers in region 0, a doorbell that
+signals an irq, a copy from one I/O address to another, and plain bytes; ``disk`` is a subchannel with a disk.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Awaitable
+from pathlib import Path
 from struct import Struct
 from typing import Final
 
-from pvnet.mdev.device import DeviceBase, DeviceHost, DmaRead, DmaWrite, Region, Steps
+from pvnet.bench.mdev_ccw import DISK_BLOCKS, block
+from pvnet.core.machine import Note
+from pvnet.mdev.ccw_driver import CCW_DRIVER
+from pvnet.mdev.device import DeviceBase, DeviceHost, DmaRead, DmaWrite, MdevDevice, Region, Steps
 from pvnet.mdev.info import IrqInfo, RegionInfo
 from pvnet.mdev.names import DeviceFlag, IrqFlag, PciIrq, RegionFlag
 from pvnet.mdev.vfio_device import VfioDevice
 from pvnet.vfio.server import VfioUserServer
+from pvnet.vfio.services import Services
 
 REGISTERS: Final = 0
 BELL: Final = 0
@@ -69,10 +75,24 @@ def _copied(source: int, target: int, length: int) -> Steps[None]:
         yield DmaWrite(target + at, (yield DmaRead(source + at, min(_PIECE_BYTES, length - at))))
 
 
-async def serve(path: str) -> None:
+def disk(directory: Path) -> MdevDevice:
+    """Make a subchannel over a small image."""
+    (directory / "image").write_bytes(b"".join(map(block, range(DISK_BLOCKS))))
+    parent = CCW_DRIVER.create_parent("bench", {"image": "image"}, Services(_ignore, directory=directory))
+    device = parent.create(parent.types[0].name, "bench", {})
+    assert not isinstance(device, Awaitable)
+    return device
+
+
+def _ignore(_note: Note) -> None:
+    """Nobody reads what these servers note."""
+
+
+async def serve(directory: Path) -> None:
     """Serve until killed."""
-    device = VfioDevice(BenchCard(), "bench", asyncio.get_running_loop(), lambda _: None)
-    await VfioUserServer(device, note=lambda _: None).start(path)
+    loop = asyncio.get_running_loop()
+    for name, device in (("card", BenchCard()), ("disk", disk(directory))):
+        await VfioUserServer(VfioDevice(device, name, loop, _ignore), note=_ignore).start(directory / name)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     await asyncio.Event().wait()
@@ -81,4 +101,4 @@ async def serve(path: str) -> None:
 if __name__ == "__main__":
     import uvloop
 
-    uvloop.run(serve(sys.stdin.readline().strip()))
+    uvloop.run(serve(Path(sys.stdin.readline().strip())))

@@ -23,6 +23,10 @@ SCENARIOS = {
     "rdma": ("4KiB", "64KiB", "1MiB", "64MiB"),
     "ring": ("64B-batched", "64B-batched-lists", "64B-single", "64B-rtt", "64B-rtt-spin"),
     "venet": ("throughput", "rtt"),
+    "mdev": (
+        *("region-read-rtt", "region-write-rtt", "region-read-pipelined", "region-write-pipelined"),
+        *("irq-rtt", "ccw-read", "dma"),
+    ),
 }
 """Every scenario with its cases, in the order in which they are measured."""
 _FUNCTIONS = {
@@ -32,6 +36,7 @@ _FUNCTIONS = {
     "rdma": "pvnet.bench.rdma:bench_rdma",
     "ring": "pvnet.bench.ring:bench_ring",
     "venet": "pvnet.bench.venet:bench_venet",
+    "mdev": "pvnet.bench.mdev:bench_mdev",
 }
 """What measures a scenario; imported when it is asked for, since each brings its own libraries."""
 

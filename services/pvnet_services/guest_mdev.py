@@ -405,11 +405,16 @@ class GuestMdev:
         Raises:
             UnreachableError: nowhere; its host is dead, or has taken it away.
         """
-        moved_to = self._transport.moved_to if self._transport is not None else ""
-        self._let_go()
-        if not moved_to:
-            raise UnreachableError(f"{self.host if self._transport is not None else self.name} is gone")
-        self.host = moved_to
-        self._moves += 1
-        self._endpoint.note(Note("mdev_moved", (("mdev", self.name), ("host", moved_to)), "info"))
-        await self._connect()
+        while True:
+            moved_to = self._transport.moved_to if self._transport is not None else ""
+            self._let_go()
+            if not moved_to:
+                raise UnreachableError(f"{self.host if self._transport is not None else self.name} is gone")
+            self.host = moved_to
+            self._moves += 1
+            self._endpoint.note(Note("mdev_moved", (("mdev", self.name), ("host", moved_to)), "info"))
+            try:
+                await self._connect()
+            except PeerDiedError:
+                continue  # it may have moved on meanwhile
+            return

@@ -148,12 +148,9 @@ class CcwDevice(DeviceBase):
         """Reset, if a program has a page of it."""
         if size > 0 and self._program is not None and self._program.pins(address, size):
             self.counters["resets_by_unmap"] += 1
-            self._note("ccw_pinned_page_unmapped", address)
+            assert self._host is not None
+            self._host.note(Note("ccw_pinned_page_unmapped", (("address", f"{address:#x}"),), "warning"))
             self.reset()
-
-    def _note(self, event: str, address: int) -> None:
-        if self._host is not None:
-            self._host.note(Note(event, (("address", f"{address:#x}"),), "warning"))
 
     # --- regions ---
 

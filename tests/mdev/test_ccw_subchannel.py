@@ -284,6 +284,16 @@ def test_nothing_stays_pinned_after_the_end() -> None:
     assert rig.host.notes == []
 
 
+def test_work_that_goes_on_after_its_cancellation_changes_nothing() -> None:
+    rig = pending(Ccw(NOP, CC | PCI), Ccw(0xE4, 0x20, 64, IOVA + 0x4000))
+    (task,) = rig.host._tasks
+    task.cancel = lambda: None  # type: ignore[method-assign]
+    rig.device.reset()
+    rig.host.settle()
+    assert rig.host.signals == []
+    assert rig.read(IO_REGION, 0, IO_BYTES) == bytes(IO_BYTES)
+
+
 # --- halt and clear ---------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from system_support import PATIENCE_S, children, nothing_left
+from system_support import PATIENCE_S, children, eventually, nothing_left
 
 from pvnet.client import Lab
 from pvnet.client.mdev import Mdevs
@@ -84,6 +84,19 @@ class CardLab:
         """``pvnet mdev show`` of a card."""
         shown: dict[str, Any] = (await self.mdevs.find(card.uuid))[1]
         return shown
+
+    async def unused(self, card: Card) -> None:
+        """Wait until nobody uses a card."""
+
+        async def is_unused() -> bool:
+            return (await self.shown(card))["user"] is None
+
+        await eventually(is_unused)
+
+    async def sent(self, card: Card, port: int) -> int:
+        """How many bytes have left a serial port."""
+        traffic: str = (await self.shown(card))["attributes"][f"traffic{port}"]
+        return int(traffic.split()[1])
 
     async def connect(self, card: Card) -> None:
         """Take the other end of a card's serial ports."""

@@ -51,6 +51,9 @@ def test_one_user_at_a_time() -> None:
     assert errno_of(lambda: rig.vfio.open(RecordingUser())) == EBUSY
     rig.vfio.close()
     rig.vfio.close()
+    for region in (1, 2):
+        assert errno_of(lambda region=region: rig.vfio.read(region, 0, 1)) == ENODEV
+        assert errno_of(lambda region=region: rig.vfio.write(region, 0, b"x")) == ENODEV
     assert rig.works.log == [("close",)]
     other = RecordingUser()
     rig.vfio.open(other)

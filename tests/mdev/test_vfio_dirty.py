@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vfio_rig import PAGE, errno_of
 
-from pvnet.mdev.dirty import MAX_RANGES, DirtyPages, bitmap_size
+from pvnet.mdev.dirty import MAX_PAGE, MAX_RANGES, DirtyPages, bitmap_size
 
 ROOM = 1 << 20
 
@@ -104,6 +104,7 @@ def test_limits() -> None:
     assert errno_of(lambda: log().report(1, PAGE, PAGE, ROOM)) == 22
     assert errno_of(lambda: log().report(0, 65 * PAGE, PAGE, 15)) == 22
     assert errno_of(lambda: log().report(0, 1 << 64, PAGE, ROOM)) == 22
+    assert log(MAX_PAGE).logging
     dirty = log()
     dirty.mark((1 << 64) - 1, 1)
     assert dirty.report((1 << 64) - PAGE, PAGE, PAGE, 8)[0] == 1

@@ -78,6 +78,18 @@ def test_a_level_that_was_up_before_anybody_listened() -> None:
     assert target.signals == 1
 
 
+def test_the_rise_of_a_level_without_automask_is_an_edge() -> None:
+    world = World()
+    world.lines.set_level(MSIX, asserted=True)
+    (target,) = world.attach(MSIX)
+    assert target.signals == 0
+    assert [world.set(NONE | MASK, MSIX), world.set(NONE | UNMASK, MSIX)] == [0, 0]
+    assert target.signals == 0
+    world.lines.set_level(MSIX, asserted=False)
+    world.lines.set_level(MSIX, asserted=True)
+    assert target.signals == 1
+
+
 def test_disabling_clears_the_mask() -> None:
     world = World()
     (first,) = world.attach(INTX)

@@ -56,6 +56,8 @@ _COMMAND: Final = Struct("<2xH")
 _FD_BYTES: Final = array.array("i").itemsize
 _CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
 _CUT: Final = int(socket.MSG_CTRUNC)
+_FAILED: Final = "a failure of ours"
+"""Whoever takes messages has raised: a mistake, which the loop logs; it costs this connection only."""
 _NOT_NOW: Final = (BlockingIOError, InterruptedError)
 
 Received = Callable[[memoryview, list[int]], None]
@@ -141,13 +143,21 @@ class MessageSocket:
         elif not count:
             self._over("closed by the peer" + (" in the middle of a message" if self._end > self._begin else ""))
             return
-        elif not self._end and count >= HEADER_SIZE and _SIZE.unpack_from(self._view)[0] == count:
-            # By far the most frequent: one message, whole, nothing before it.
-            self.messages += 1
-            self.received(self._view[:count], [])
-            return
-        self._end += count
-        self._hand_on()
+        try:
+            if (
+                not self._end
+                and HEADER_SIZE <= count <= self._max_message
+                and _SIZE.unpack_from(self._view)[0] == count
+                and not control
+            ):  # By far the most frequent: one message, whole, nothing before it.
+                self.messages += 1
+                self.received(self._view[:count], [])
+                return
+            self._end += count
+            self._hand_on()
+        except Exception:
+            self._over_soon(_FAILED)
+            raise
 
     def _look_again(self) -> None:
         self._look = None
@@ -189,7 +199,11 @@ class MessageSocket:
     def _continue(self) -> None:
         self._has_backlog = False
         if self._is_reading:
-            self._hand_on()
+            try:
+                self._hand_on()
+            except Exception:
+                self._over_soon(_FAILED)
+                raise
 
     def _make_room(self) -> None:
         """Place what is left so that the message under way fits behind it."""

@@ -134,6 +134,28 @@ def test_a_connection_that_fails(method: str, errno: int, reason: str) -> None:
     run_on("uvloop", main)
 
 
+@pytest.mark.parametrize("count", [1, 2, 100])
+def test_a_mistake_of_ours_costs_one_connection(count: int) -> None:
+    async def main() -> None:
+        ends: list[str] = []
+        logged: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context["exception"]))
+        ours, peer = socket.socketpair()
+
+        def received(*_: object) -> None:
+            if conn.messages >= count:
+                raise ZeroDivisionError
+
+        conn = MessageSocket(ours, received, ends.append, takers=SERVER_TAKERS)
+        peer.send(message(9) * count)
+        await until(lambda: ends)
+        assert ends == ["a failure of ours"]
+        assert [type(failure) for failure in logged] == [ZeroDivisionError]
+        peer.close()
+
+    run_on("uvloop", main)
+
+
 def test_a_peer_that_goes_while_something_waits_for_it() -> None:
     async def main() -> None:
         ends: list[str] = []

@@ -130,6 +130,18 @@ def test_a_size_that_cannot_be_is_handed_on_alone_and_ends_it(kind: str, size: i
     run_on(kind, main)
 
 
+def test_a_limit_below_the_buffer() -> None:
+    async def main() -> None:
+        with End(max_message=100) as end:
+            end.peer.send(message(READ, bytes(84)))
+            await end.messages(1)
+            end.peer.send(message(READ, bytes(85)))
+            await until(lambda: end.reasons)
+            assert [len(data) for data, _ in end.got] == [100, 16]
+
+    run_on("uvloop", main)
+
+
 @LOOP_KINDS
 def test_ends_are_told_once(kind: str) -> None:
     async def main() -> None:

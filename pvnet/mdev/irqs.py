@@ -39,10 +39,7 @@ from pvnet.mdev.errors import MdevError
 from pvnet.mdev.info import IrqInfo
 from pvnet.mdev.names import IrqAction, IrqData, IrqFlag
 from pvnet.mdev.user import IrqTarget
-from pvnet.papr.errno import EINVAL
-
-ENOTTY: Final = 25
-"""A well-formed request that this index does not have."""
+from pvnet.papr.errno import EINVAL, ENOTTY
 
 _COUNT_LIMIT: Final = 0xFFFFFFFF
 _DATA_TYPES: Final = int(IrqData.NONE | IrqData.BOOL | IrqData.EVENTFD)

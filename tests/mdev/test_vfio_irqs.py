@@ -12,7 +12,8 @@ from vfio_rig import RecordingTarget, errno_of
 
 from pvnet.mdev.errors import MdevError
 from pvnet.mdev.info import IrqInfo
-from pvnet.mdev.irqs import ENOTTY, IrqLines, IrqSet
+from pvnet.mdev.irqs import IrqLines, IrqSet
+from pvnet.papr.errno import ENOTTY
 
 NONE, BOOL, EVENTFD, MASK, UNMASK, TRIGGER = 1, 2, 4, 8, 16, 32
 INTX, MSI, MSIX, ERR, REQ = range(5)

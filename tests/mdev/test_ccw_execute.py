@@ -1,4 +1,4 @@
-"""The channel: chaining, lengths, TICs, status modifier, PCI, suspension, program checks; against a scripted unit."""
+"""The channel: chaining, lengths, TICs, status modifier; against a scripted unit."""
 
 from __future__ import annotations
 
@@ -9,62 +9,25 @@ from ccw_rig import (
     FORMAT_1,
     IDA,
     IOVA,
-    MIDA,
     NOP,
-    PCI,
     PREFETCH,
     SKIP,
     SLI,
-    SUSPEND,
     TIC,
     USUAL,
-    Memory,
-    ScriptUnit,
     idaws,
     program,
     program0,
 )
+from ccw_world import DATA, DATA_CHECK, END, EXCEPTION, IL, LIST, MODIFIER, PGC, UNIT_CHECK, World, check
 
-from pvnet.mdev.ccw_execute import MAX_EXECUTED, MAX_WITHOUT_ADDRESS, UnitCheckError, execute
-from pvnet.mdev.ccw_layout import Ccw, Orb, Scsw
+from pvnet.mdev.ccw_execute import MAX_EXECUTED, UnitCheckError, execute
+from pvnet.mdev.ccw_layout import Ccw, Orb
 from pvnet.mdev.ccw_names import OrbFlag
 from pvnet.mdev.ccw_translate import ChannelProgram, translate
 from pvnet.mdev.device import DmaRead, DmaWrite
 from pvnet.mdev.errors import MdevError
 from pvnet.papr.errno import EFAULT
-
-DATA = IOVA + 0x8000
-LIST = IOVA + 0x4000
-END, UNIT_CHECK, MODIFIER, EXCEPTION = 0x0C, 0x0E, 0x4C, 0x0D
-PGC, IL, DATA_CHECK = 0x20, 0x40, 0x08
-
-
-class World:
-    """A memory with a program at IOVA, and a unit: command 0x41 takes 16 bytes, 0x42 gives 16, 0x0c 8 backward."""
-
-    def __init__(self, *ccws: Ccw) -> None:
-        self.memory = Memory()
-        self.unit = ScriptUnit()
-        self.unit.inputs = {0x42: bytes(range(16)), 0x0C: bytes(range(8)), 0xE4: b"identity", 0x04: bytes(32)}
-        self.unit.outputs = {0x41: 16, 0x63: 16, 0x31: 5}
-        self.statuses: list[Scsw] = []
-        self.memory.put(IOVA, program(*ccws))
-
-    def run(self, flags: int = USUAL, address: int = IOVA) -> Scsw:
-        prepared = ChannelProgram(Orb(address, flags))
-        self.memory.run(translate(prepared))
-        self.memory.writes.clear()
-        scsw = self.memory.run(execute(prepared, self.unit, self.statuses.append))
-        assert self.unit.log.count("finish") == 1
-        assert self.unit.log[-1] == "finish"
-        return scsw
-
-
-def check(scsw: Scsw, cstat: int, at: int) -> None:
-    """It ended with an alert, after the CCW with number ``at``."""
-    assert (scsw.cstat, scsw.stctl, scsw.fctl, scsw.actl) == (cstat, 0x17, 4, 0)
-    assert scsw.address == IOVA + 8 * at + 8
-
 
 # --- endings ----------------------------------------------------------------------------------------------------------
 
@@ -323,93 +286,3 @@ def test_the_first_ccw_may_be_a_tic() -> None:
     world = World(Ccw(TIC, 0, 0, IOVA + 0x800))
     world.memory.put(IOVA + 0x800, program(Ccw(NOP)))
     assert world.run().address == IOVA + 0x808
-
-
-# --- program checks ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "ccw",
-    [
-        pytest.param(Ccw(0x40, 0, 1, DATA), id="command 40"),
-        pytest.param(Ccw(TIC, CC, 0, IOVA), id="tic with a flag"),
-        pytest.param(Ccw(TIC, 0, 1, IOVA), id="tic with a count"),
-        pytest.param(Ccw(0x58, 0, 0, IOVA), id="tic with a high half"),
-        pytest.param(Ccw(TIC, 0, 0, IOVA + 4), id="tic not aligned"),
-        pytest.param(Ccw(TIC, 0, 0, 0), id="tic to zero"),
-        pytest.param(Ccw(TIC, 0, 0, 0xFFFFFFF8), id="tic beyond 31 bits"),
-        pytest.param(Ccw(0x42, MIDA, 1, DATA), id="mida"),
-        pytest.param(Ccw(0x42, CD, 0, DATA), id="count 0 that chains data"),
-        pytest.param(Ccw(NOP, SUSPEND), id="suspend"),
-        pytest.param(Ccw(NOP, 0, 0, 0x80000000), id="address beyond 31 bits"),
-    ],
-)
-def test_what_no_ccw_may_have(ccw: Ccw) -> None:
-    world = World(Ccw(NOP, CC), ccw, Ccw(NOP))
-    check(world.run(), PGC, 1)
-    assert world.unit.commands == [NOP]
-
-
-def test_count_0_behind_chained_data() -> None:
-    check(World(Ccw(0x42, CD, 4, DATA), Ccw(0x42, 0, 0, DATA)).run(), PGC, 1)
-
-
-def test_suspend_behind_chained_data() -> None:
-    check(World(Ccw(0x42, CD, 4, DATA), Ccw(0x42, SUSPEND, 4, DATA)).run(USUAL | OrbFlag.SUSPEND), PGC, 1)
-
-
-def test_count_0_in_format_0() -> None:
-    world = World()
-    world.memory.put(IOVA, program0(Ccw(NOP)))
-    check(world.run(PREFETCH), PGC, 0)
-
-
-@pytest.mark.parametrize(
-    ("address", "flags", "told"),
-    [
-        (0, FORMAT_1, 8), (IOVA + 4, FORMAT_1, IOVA + 12), (0x80000000, FORMAT_1, 0x80000008), (1 << 24, 0, 0x1000008),
-        (0xFFFFFFF8, FORMAT_1, 0), (IOVA + 1, 0, IOVA + 9),
-    ],
-)  # fmt: skip
-def test_address_of_the_program_d9(address: int, flags: int, told: int) -> None:
-    scsw = World(Ccw(NOP)).run(flags, address)
-    assert (scsw.cstat, scsw.stctl, scsw.address) == (PGC, 0x17, told)
-
-
-def test_255_ccws_without_an_address() -> None:
-    assert World(*[Ccw(NOP, CC)] * (MAX_WITHOUT_ADDRESS - 1), Ccw(NOP)).run().cstat == 0
-    world = World(*[Ccw(NOP, CC)] * MAX_WITHOUT_ADDRESS, Ccw(NOP))
-    check(world.run(), PGC, 255)
-    assert len(world.unit.commands) == MAX_WITHOUT_ADDRESS
-
-
-def test_as_many_ccws_as_a_program_can_have() -> None:
-    world = World()
-    for segment in range(16):
-        at = IOVA + segment * 0x800
-        last = Ccw(TIC, 0, 0, at + 0x800) if segment < 15 else Ccw(NOP, 0, 0, DATA)
-        world.memory.put(at, program(*[Ccw(NOP, CC, 0, DATA)] * 255, last))
-    scsw = world.run()
-    assert (scsw.cstat, scsw.address) == (0, IOVA + 16 * 0x800)
-    assert len(world.unit.commands) == 16 * 255 + 1
-
-
-# --- intermediate statuses --------------------------------------------------------------------------------------------
-
-
-def test_pci_interrupts_when_a_ccw_takes_control() -> None:
-    world = World(Ccw(NOP, CC | PCI), Ccw(0x42, CD, 8, DATA), Ccw(0x42, PCI, 8, DATA + 8))
-    scsw = world.run()
-    assert scsw.stctl == 7
-    first, second = world.statuses
-    assert (first.cstat, first.stctl, first.fctl, first.actl, first.address) == (0x80, 9, 4, 6, IOVA + 8)
-    assert (second.cstat, second.address, second.dstat) == (0x80, IOVA + 24, 0)
-    assert not first.is_final
-
-
-def test_suspension() -> None:
-    world = World(Ccw(NOP, CC), Ccw(0x42, CC | SUSPEND, 16, DATA), Ccw(NOP))
-    scsw = world.run(USUAL | OrbFlag.SUSPEND)
-    assert (scsw.fctl, scsw.actl, scsw.stctl, scsw.address) == (4, 1, 9, IOVA + 16)
-    assert (scsw.dstat, scsw.cstat, scsw.is_final) == (0, 0, True)
-    assert world.unit.commands == [NOP]

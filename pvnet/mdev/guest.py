@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from pvnet.mdev.info import DeviceInfo, IrqInfo, RegionInfo
 
@@ -99,7 +99,10 @@ class GuestFile(Protocol):
     """A device file that a driver offers to programs.
 
     ``size`` is None for a character device: there ``offset`` is 0, a write may take only part, and a read returns
-    ``b""`` as long as nothing has come (:attr:`on_readable` tells when).
+    ``b""`` as long as nothing has come (:attr:`on_readable` tells when).  Such a file may also have
+
+    * ``on_writable``, as of :class:`WritableFile`;
+    * ``readable: bool``, whether a read would return something now; a file without it is never ready for a poll.
     """
 
     size: int | None
@@ -117,6 +120,14 @@ class GuestFile(Protocol):
     def flush(self) -> GuestSteps[None]:
         """Make it durable, where that means something."""
         ...
+
+
+@runtime_checkable
+class WritableFile(Protocol):
+    """A :class:`GuestFile` that tells when there is room again after a write that took less than all."""
+
+    on_writable: Callable[[], None] | None
+    """Set by the partition."""
 
 
 class GuestDriver(Protocol):

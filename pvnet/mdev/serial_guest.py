@@ -79,6 +79,11 @@ class SerialFile:
 
     # --- for programs ---
 
+    @property
+    def readable(self) -> bool:
+        """Whether something has come."""
+        return bool(self._received)
+
     def read(self, offset: int, count: int) -> GuestSteps[bytes]:  # noqa: ARG002
         """Take what has come, at most ``count`` bytes."""
         data = bytes(self._received[:count])

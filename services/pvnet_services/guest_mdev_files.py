@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from pvnet.mdev.errors import MdevError
-from pvnet.mdev.guest import GuestFile, GuestSteps
+from pvnet.mdev.guest import GuestFile, GuestSteps, WritableFile
 from pvnet.papr.errno import EAGAIN, EBUSY, EINTR, EINVAL, ENODEV, ENOSPC
 from pvnet.pb.v1.device_pb2 import DeviceIo
 from pvnet.runtime.hcall_client import INLINE_BYTES
@@ -62,6 +62,8 @@ class GuestDeviceFile:
         self._writers: list[_Wait] = []
         self._reading = self._writing = False
         file.on_readable = self.progress
+        if isinstance(file, WritableFile):
+            file.on_writable = self.progress
 
     @property
     def size(self) -> int | None:

@@ -135,7 +135,7 @@ async def card_lab(directory: Path, cards: Mapping[str, str] | None = None) -> A
     nothing_left(before, base)
 
 
-KINDS: Final = {"serial": ("mtty", "mtty-2"), "framebuffer": ("mdpy", "mdpy-vga")}
+KINDS: Final = {"serial": ("mtty", "mtty-2"), "framebuffer": ("mdpy", "mdpy-vga"), "copier": ("copier", "copier-1")}
 
 
 @asynccontextmanager

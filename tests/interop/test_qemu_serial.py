@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import re
 from pathlib import Path
 
 import pytest
-from interop.cards import Card, card_lab, served
+from interop import copier
+from interop.cards import Card, CardLab, card_lab, served
 from interop.qemu_guest import Guest, Parts, PciFunction, booted
 
 pytestmark = pytest.mark.slow
@@ -147,15 +149,59 @@ async def test_the_driver_lets_go_of_the_card_and_takes_it_again(parts: Parts, t
         assert guest.complaints() == []
 
 
+PLACES = (0x1000, 0x3000)
+"""In the first MiB of memory, of which this kernel uses nothing."""
+
+
+async def copy(guest: Guest, lab: CardLab, card: Card) -> int:
+    """Have the card copy a page of the guest's memory, then to where there is none; returns the messages of the first.
+
+    These are what our server received: the write that starts it, and the hypervisor's answers.
+    """
+    (function,) = [f for f in await guest.pci() if (f.vendor, f.device) == (copier.VENDOR, copier.DEVICE)]
+    registers = function.regions[0][0]
+    source, destination = PLACES
+    sysfs = f"/sys/bus/pci/devices/{function.address}"
+    await guest.run(f"echo 1 >{sysfs}/enable")
+    # Its command register: let it answer, and be the master of its bus.
+    await guest.run(rf"printf '\006' | dd of={sysfs}/config bs=1 seek=4 count=1 conv=notrunc 2>/dev/null")
+
+    async def start(where: int) -> int:
+        await guest.run(f"devmem {registers + copier.SOURCE} 64 {source}")
+        await guest.run(f"devmem {registers + copier.DESTINATION} 64 {where}")
+        before = int((await lab.socket(card))["messages"])
+        await guest.run(f"devmem {registers + copier.LENGTH} 64 4096")
+        return int((await lab.socket(card))["messages"]) - before
+
+    async def status() -> int:
+        return int(await guest.run(f"devmem {registers + copier.STATUS} 64"), 16)
+
+    words = {0: 0x0123456789ABCDEF, 2040: 0x13579BDF, 4088: 0xFEDCBA9876543210}
+    for at, word in words.items():
+        await guest.run(f"devmem {source + at} 64 {word:#x}; devmem {destination + at} 64 0")
+    messages = await start(destination)
+    assert await status() == 1
+    for at, word in words.items():
+        assert int(await guest.run(f"devmem {destination + at} 64"), 16) == word
+    await start(1 << 40)
+    assert await status() == errno.EFAULT << 32 | 2
+    return messages
+
+
 @pytest.mark.timeout(240)
-async def test_the_card_outlives_reboots_and_hypervisors(parts: Parts, tmp_path: Path) -> None:
-    """The second hypervisor shares no memory: its card reaches the guest's by messages only."""
-    async with served(tmp_path, "serial") as (lab, [card]):
-        async with booted(parts, tmp_path, [card.socket]) as guest:
+async def test_cards_outlive_reboots_and_hypervisors(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second hypervisor shares no memory: cards reach the guest's by messages only."""
+    monkeypatch.setenv("PYTHONPATH", copier.install(tmp_path / "site"))
+    async with served(tmp_path, "serial", "copier") as (lab, [card, engine]):
+        sockets = [card.socket, engine.socket]
+        async with booted(parts, tmp_path, sockets) as guest:
             await exchange(guest, card, await open_ports(guest))
             await guest.reboot()
             names = await open_ports(guest)
             await exchange(guest, card, names)
+            assert await copy(guest, lab, engine) == 1
             assert await guest.warnings() == []
             before = await lab.sent(card, 0)
             await guest.run(f"seq 10000 >/dev/{names[0]} &")
@@ -163,9 +209,11 @@ async def test_the_card_outlives_reboots_and_hypervisors(parts: Parts, tmp_path:
             await guest.kill()
             assert guest.complaints() == []
         await lab.unused(card)
+        await lab.unused(engine)
         heard += await card.ports[0][0].readexactly(await lab.sent(card, 0) - before - len(heard))
         assert numbers(1, 10000).startswith(heard), "nothing but what it had still sent"
-        async with booted(parts, tmp_path, [card.socket], shared=False) as guest:
+        async with booted(parts, tmp_path, sockets, shared=False) as guest:
             await exchange(guest, card, await open_ports(guest))
+            assert await copy(guest, lab, engine) == 3
             assert await guest.warnings() == []
             assert guest.complaints() == []

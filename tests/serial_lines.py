@@ -19,11 +19,15 @@ class HandLine:
         self.address, self.receiver, self.room = address, receiver, room
         self.out = bytearray()
         self.kept = bytearray()
+        self.brought = bytearray()
+        self.held = False
         self.closed = False
         self.resumed = 0
 
     def send(self, data: bytes) -> int:
         assert not self.closed
+        if self.brought:
+            return 0
         taken = len(data) if self.room is None else min(self.room, len(data))
         if self.room is not None:
             self.room -= taken
@@ -33,20 +37,43 @@ class HandLine:
     def resume(self) -> None:
         assert not self.closed
         self.resumed += 1
+        self.held = False
         self.push(b"")
+
+    def take(self) -> tuple[bytes, bytes]:
+        """What it took of the port has gone, but for what was :meth:`put` without room."""
+        assert not self.closed
+        came, left = bytes(self.kept), bytes(self.brought)
+        self.kept.clear()
+        self.brought.clear()
+        self.held = True
+        return came, left
+
+    def put(self, data: bytes) -> None:
+        assert not self.closed
+        self.brought[:0] = data
+        self._move()
+
+    def _move(self) -> None:
+        taken = len(self.brought) if self.room is None else min(self.room, len(self.brought))
+        if self.room is not None:
+            self.room -= taken
+        self.out += self.brought[:taken]
+        del self.brought[:taken]
 
     def close(self) -> None:
         self.closed = True
 
     def push(self, data: bytes) -> None:
         self.kept += data
-        if self.kept:
+        if self.kept and not self.held:
             taken = self.receiver.receive(bytes(self.kept))
             assert 0 <= taken <= len(self.kept)
             del self.kept[:taken]
 
     def allow(self, room: int | None) -> None:
         self.room = room
+        self._move()
         self.receiver.writable()
 
 
@@ -59,9 +86,10 @@ class Wire:
         self.source: LineReceiver | None = None
         self.sink: LineReceiver | None = None
         self.blocked = False
+        self.stopped = False
 
     def send(self, data: bytes) -> int:
-        taken = min(self.size - len(self.held), len(data))
+        taken = 0 if self.stopped else max(0, min(self.size - len(self.held), len(data)))
         self.held += data[:taken]
         self.blocked = self.blocked or taken < len(data)
         self.move()
@@ -75,7 +103,7 @@ class Wire:
             self.held[:0] = offered[taken:]
             if not taken:
                 break
-        if self.blocked and len(self.held) < self.size and self.source is not None:
+        if self.blocked and not self.stopped and len(self.held) < self.size and self.source is not None:
             self.blocked = False
             self.source.writable()
 
@@ -87,7 +115,22 @@ class WireLine:
         self.address, self._out, self._back = address, out, back
         out.source, back.sink = receiver, receiver
         self.send = out.send
-        self.resume = back.move
+
+    def resume(self) -> None:
+        self._back.stopped = False
+        self._back.move()
+
+    def take(self) -> tuple[bytes, bytes]:
+        self._back.stopped = True
+        came = bytes(self._back.held)
+        self._back.held.clear()
+        left = bytes(self._out.held)
+        self._out.held.clear()
+        return came, left
+
+    def put(self, data: bytes) -> None:
+        self._out.held[:0] = data
+        self._out.move()
 
     def close(self) -> None:
         self._out.source = self._back.sink = None

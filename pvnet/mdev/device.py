@@ -315,10 +315,14 @@ class SerialLine(Protocol):
         ...
 
     def take(self) -> tuple[bytes, bytes]:
-        """Take back what waits in the line, because the device moves elsewhere.
+        """Take back what waits in the line, because the device moves elsewhere; nothing comes in until :meth:`resume`.
 
         :returns: what has come and the receiver has not taken; what was sent and nobody outside has taken.
         """
+        ...
+
+    def put(self, data: bytes) -> None:
+        """Have these go out before anything else, all of them; while nobody is connected they wait for somebody."""
         ...
 
     def close(self) -> None:

@@ -169,7 +169,7 @@ class SerialCard(DeviceBase):
             host.signal(index)
 
     def reset(self) -> None:
-        """As after power on; the lines stay connected."""
+        """As after power on; the lines stay connected, with all that waits in them."""
         self._config.reset()
         for uart in self._uarts:
             uart.reset()
@@ -187,8 +187,8 @@ class SerialCard(DeviceBase):
             uart.pause()
 
     def _resume(self) -> None:
-        for uart in self._uarts:
-            uart.resume()
+        for port in self.ports:
+            port.resume()
 
     def remove(self) -> None:
         """Disconnect, give the ports back; idempotent."""
@@ -211,12 +211,10 @@ class SerialCard(DeviceBase):
 
     def load(self, states: Sequence[UartState], config: bytes | None, lines: Sequence[Waiting]) -> None:
         """Take it over."""
-        for port, (came, left) in zip(self.ports, lines, strict=True):
-            port.bring(came, left)
         if config is not None:
             self._config.restore(config)
-        for uart, state in zip(self._uarts, states, strict=True):
-            uart.load(state)
+        for port, state, (came, left) in zip(self.ports, states, lines, strict=True):
+            port.load(state, came, left)
         self._tell_level()
 
     # --- what the ports need ---

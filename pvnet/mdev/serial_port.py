@@ -1,5 +1,10 @@
 """A serial port of a card: a UART, and the line that it is connected to for now.
 
+A migration takes what waits in the line along.  Until the card goes on, here or elsewhere, the port keeps it; then the
+bytes that were on their way out go to the line, and those that had come go to the UART before anything that the line
+says.  So they count as being in the line: a reset does not touch them, and another line does not either.  A further
+stream replaces what the last one has brought.
+
 Spec: mdev 8.1.
 """
 
@@ -10,7 +15,7 @@ from typing import Final, Protocol
 
 from pvnet.mdev.device import Cancellable, DriverServices, SerialLine
 from pvnet.mdev.uart16550 import Uart16550
-from pvnet.mdev.uart_registers import CONNECTED
+from pvnet.mdev.uart_registers import CONNECTED, UartState
 
 NO_LINE: Final = "none"
 
@@ -55,9 +60,9 @@ class SerialPort:
         self.sent = 0
         self.received = 0
         self._came = b""
-        """Came in the line of another host, before the card moved here; goes to the UART before anything else."""
+        """Was taken out of a line, here or where the card comes from; goes to the UART before anything else."""
         self._left = b""
-        """Was in that line, outward; goes out before anything else."""
+        """Likewise outward; only while the card is stopped."""
         self.uart = Uart16550(self)
 
     @property
@@ -102,7 +107,7 @@ class SerialPort:
 
     def transmit(self, data: bytes) -> int:
         """Send bytes of the UART; without a line they stay."""
-        if self._line is None or not self._flush():
+        if self._line is None:
             return 0
         taken = self._line.send(data)
         self.sent += taken
@@ -115,8 +120,15 @@ class SerialPort:
 
     def writable(self) -> None:
         """The line has room."""
-        if self._flush():
-            self.uart.writable()
+        self.uart.writable()
+
+    def resume(self) -> None:
+        """Go on, with what was taken out of the line."""
+        left, self._left = self._left, b""
+        if left and self._line is not None:
+            self._line.put(left)
+        self.uart.resume()
+        self.room()
 
     def _feed(self) -> bool:
         """Give the UART what came along; whether that is all of it."""
@@ -126,23 +138,18 @@ class SerialPort:
             self._came = self._came[taken:]
         return not self._came
 
-    def _flush(self) -> bool:
-        """Send what came along; whether that is all of it."""
-        if self._left and self._line is not None:
-            self._left = self._left[self._line.send(self._left) :]
-        return not self._left
-
     def waiting(self) -> tuple[bytes, bytes]:
-        """Take what waits in the line, inward and outward; kept here as well, should the card stay."""
+        """Return what waits in the line, inward and outward; the card is stopped, and may stay after all."""
         if self._line is not None:
             came, left = self._line.take()
             self._came += came
             self._left += left
         return self._came, self._left
 
-    def bring(self, came: bytes, left: bytes) -> None:
-        """Take over what waited in the line of another host."""
+    def load(self, state: UartState, came: bytes, left: bytes) -> None:
+        """Take over a port of another host, and what waited in its line."""
         self._came, self._left = came, left
+        self.uart.load(state)
 
     def changed(self) -> None:
         """The UART's interrupt output has changed."""

@@ -9,14 +9,15 @@ behind it what mtty has no place for.  Little-endian::
     then, with 1.1:
     port 24, each  0 pending (1 THR empty, 2 character timeout) | 1 count | 2 TX FIFO 16 | 18 zero 6
     card 256       configuration space
-    lines, each    0 inward u16 | 2 outward u16 | 4 the bytes of both, which waited in the line
+    lines, each    0 inward u16 | 2 outward u16, both at most 16384 | 4 the bytes of both, which waited in the line
 
 Of the registers IER, LCR, MCR and SCR count, and with 1.1 MSR; ``tail`` is the next byte to be read.  The header goes
 out while the card runs (PRE_COPY), the rest when it stands: 344 bytes in all with one port, 408 with two, and what
-waits in the lines.  These stay behind; the card has lines of its own where it comes to.
+waits in the lines.  The lines themselves stay behind; the card has others where it comes to.
 
-Errors: EFAULT the header is of something else; ENOMEM more bytes than there can be; EINVAL too few, or values that no
-port has.  Nothing is taken over before the whole stream has been checked.
+Errors: EFAULT the header is of something else; ENOMEM more bytes than the stream has; EINVAL too few, or values that
+no port has.  Nothing is taken over before the whole stream has been checked.  EBUSY: more waits in a line than fits,
+which takes several moves during which nobody reads; the card stays until somebody does.
 
 Spec: mdev 4.8, 8.1.
 """
@@ -31,7 +32,7 @@ from pvnet.mdev.errors import MdevError
 from pvnet.mdev.names import MigrationFlag
 from pvnet.mdev.pci import CONFIG_BYTES
 from pvnet.mdev.uart_registers import CONNECTED, DLAB, FIFO_BYTES, LEVELS, Fcr, Register, UartState
-from pvnet.papr.errno import EFAULT, EINVAL, ENOMEM
+from pvnet.papr.errno import EBUSY, EFAULT, EINVAL, ENOMEM
 
 MAGIC: Final = 0x7E9D09898C3E2C4E
 MAJOR: Final = 1
@@ -41,7 +42,7 @@ PORT: Final = struct.Struct("<8s16sBBBBBxHBBBx")
 EXTENSION: Final = struct.Struct("<BB16s6s")
 LINE: Final = struct.Struct("<HH")
 LINE_MAX: Final = 1 << 14
-"""Most bytes of one direction of a line: more than one may keep, and those that had come along themselves."""
+"""Most bytes of one direction of a line: what it may keep itself, and what had come along before."""
 Waiting: TypeAlias = tuple[bytes, bytes]
 """What waited in a line, inward and outward."""
 _THR_EMPTY: Final = 1
@@ -54,9 +55,15 @@ def encode_header(ports: int) -> bytes:
 
 
 def encode_body(states: Sequence[UartState], config: bytes, lines: Sequence[Waiting]) -> bytes:
-    """Return everything behind the header."""
-    waiting = [LINE.pack(len(came), len(left)) + came + left for came, left in lines]
-    return b"".join([*map(_encode_port, states), *map(_encode_extension, states), config, *waiting])
+    """Return everything behind the header.
+
+    :raises MdevError: EBUSY, more waits in a line than fits.
+    """
+    for port, (came, left) in enumerate(lines):
+        if max(len(came), len(left)) > LINE_MAX:
+            raise MdevError(EBUSY, f"port {port}: {len(came)} bytes wait to be read, {len(left)} to be sent")
+    tails = [LINE.pack(len(came), len(left)) + came + left for came, left in lines]
+    return b"".join([*map(_encode_port, states), *map(_encode_extension, states), config, *tails])
 
 
 def body_bytes(ports: int, minor: int) -> int:
@@ -64,9 +71,23 @@ def body_bytes(ports: int, minor: int) -> int:
     return ports * PORT.size + (ports * (EXTENSION.size + LINE.size) + CONFIG_BYTES if minor else 0)
 
 
-def body_bytes_max(ports: int, minor: int) -> int:
-    """Most bytes that can stand behind the header."""
-    return body_bytes(ports, minor) + (2 * ports * LINE_MAX if minor else 0)
+def stream_bytes(stream: bytes | bytearray, ports: int, minor: int) -> int:
+    """Length of a whole stream, as far as its beginning, the header and more, tells it; else the least.
+
+    :raises MdevError: EINVAL, no line can be so.
+    """
+    total = HEADER.size + body_bytes(ports, minor)
+    if minor:
+        at = total - ports * LINE.size
+        for _ in range(ports):
+            if len(stream) < at + LINE.size:
+                break
+            came, left = LINE.unpack_from(stream, at)
+            if max(came, left) > LINE_MAX:
+                raise MdevError(EINVAL, f"{came} and {left} bytes in a line")
+            at += LINE.size + came + left
+            total += came + left
+    return total
 
 
 def decode_header(header: bytes, ports: int) -> int:
@@ -83,10 +104,10 @@ def decode_header(header: bytes, ports: int) -> int:
 def decode_body(body: bytes, ports: int, minor: int) -> tuple[list[UartState], bytes | None, list[Waiting]]:
     """Return the ports and, from 1.1 on, the configuration space and what waited in the lines.
 
-    :raises MdevError: EINVAL, too short or too long, or no port can be so.
+    ``body`` is as long as :func:`stream_bytes` says.
+
+    :raises MdevError: EINVAL, no port can be so.
     """
-    if len(body) < body_bytes(ports, minor) or (not minor and len(body) > body_bytes(ports, 0)):
-        raise MdevError(EINVAL, f"a stream of {len(body)} bytes behind its header")
     split = ports * PORT.size
     records = PORT.iter_unpack(body[:split])
     if not minor:
@@ -100,16 +121,10 @@ def decode_body(body: bytes, ports: int, minor: int) -> tuple[list[UartState], b
 def _decode_lines(rest: bytes, ports: int) -> list[Waiting]:
     lines: list[Waiting] = []
     for _ in range(ports):
-        if len(rest) < LINE.size:
-            raise MdevError(EINVAL, "a stream that ends before its lines do")
         came, left = LINE.unpack_from(rest)
-        if came > LINE_MAX or left > LINE_MAX or len(rest) < LINE.size + came + left:
-            raise MdevError(EINVAL, f"{came} and {left} bytes in a line, of {len(rest)}")
         at = LINE.size + came
         lines.append((rest[LINE.size : at], rest[at : at + left]))
         rest = rest[at + left :]
-    if rest:
-        raise MdevError(EINVAL, f"{len(rest)} bytes behind the stream")
     return lines
 
 
@@ -227,7 +242,7 @@ class SerialMigration:
     def restore(self, data: bytes) -> None:
         """Take a piece.
 
-        :raises MdevError: EFAULT wrong header, ENOMEM too long; from then on every time.
+        :raises MdevError: EFAULT wrong header, ENOMEM too long, EINVAL no such lines; from then on every time.
         """
         if self._error is not None:
             raise self._error
@@ -235,7 +250,7 @@ class SerialMigration:
         try:
             if self._minor is None and len(self._in) >= HEADER.size:
                 self._minor = decode_header(bytes(self._in[: HEADER.size]), self._ports)
-            if self._minor is not None and len(self._in) > HEADER.size + body_bytes_max(self._ports, self._minor):
+            if self._minor is not None and len(self._in) > stream_bytes(self._in, self._ports, self._minor):
                 raise MdevError(ENOMEM, f"a stream of {len(self._in)} bytes or more")
         except MdevError as error:
             self._in.clear()
@@ -250,7 +265,7 @@ class SerialMigration:
         if self._error is not None:
             raise self._error
         minor, body = self._minor, bytes(self._in[HEADER.size :])
-        if minor is None:
+        if minor is None or len(self._in) < stream_bytes(self._in, self._ports, minor):
             raise MdevError(EINVAL, f"a stream of {len(self._in)} bytes")
         states, config, lines = decode_body(body, self._ports, minor)
         self.restore_begin()

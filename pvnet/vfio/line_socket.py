@@ -137,7 +137,7 @@ class ListenLine(SocketLine):
         """Whether who is connected has closed: it is not read from while the device takes nothing."""
         poll = select.poll()
         poll.register(self._fd, select.POLLRDHUP)
-        return bool(self._inward) and bool(poll.poll(0))
+        return not self._is_watched and bool(poll.poll(0))
 
     def close(self) -> None:
         """Disconnect, and wait no more."""

@@ -26,6 +26,8 @@ class StreamLine(SerialLine):
         self._outward = bytearray()
         """Came from the device, not taken by the kernel."""
         self._is_owed = False
+        self._is_held = False
+        """What waited was taken; nothing more is read."""
         self._is_closed = False
 
     # --- the device's side -------------------------------------------------------------------------------------------
@@ -45,7 +47,7 @@ class StreamLine(SerialLine):
             if sent == len(data):
                 return sent
             self._loop.add_writer(self._fd, self._writable)
-        kept = data[sent : sent + LINE_BYTES - len(self._outward)]
+        kept = data[sent : sent + max(0, LINE_BYTES - len(self._outward))]
         self._outward += kept
         taken = sent + len(kept)
         self._is_owed = self._is_owed or taken < len(data)
@@ -54,21 +56,29 @@ class StreamLine(SerialLine):
     def resume(self) -> None:
         """Hand over what was kept, in a turn of the loop of its own."""
         if self._inward:
+            self._is_held = False
             self._loop.call_soon(self._deliver)
-        else:
+        elif self._is_held:
+            self._is_held = False
             self._watch()
+            self._loop.call_soon(self._readable)
 
     def take(self) -> tuple[bytes, bytes]:
         """Take both directions back; nothing more is read before :meth:`resume`."""
         came, left = self._inward, bytes(self._outward)
         self._inward = b""
         self._outward.clear()
+        self._is_held = True
+        self._watch()
         if self._fd >= 0:
             self._loop.remove_writer(self._fd)
-            if self._is_watched:
-                self._loop.remove_reader(self._fd)
-                self._is_watched = False
         return came, left
+
+    def put(self, data: bytes) -> None:
+        """Send these out first; they wait for somebody to connect."""
+        self._outward[:0] = data
+        if self._fd >= 0:
+            self._loop.add_writer(self._fd, self._writable)
 
     def close(self) -> None:
         """Disconnect."""
@@ -85,10 +95,12 @@ class StreamLine(SerialLine):
         self._fd = fd
         self._is_watched = False
         self._watch()
+        if self._outward:
+            self._loop.add_writer(fd, self._writable)
 
     def _watch(self) -> None:
         """Read if, and only if, what came is all taken; uvloop does not like to be told twice after a reset."""
-        wanted = not self._inward
+        wanted = not self._inward and not self._is_held
         if self._fd >= 0 and wanted != self._is_watched:
             self._is_watched = wanted
             if wanted:
@@ -116,7 +128,7 @@ class StreamLine(SerialLine):
         self._disconnect()
 
     def _readable(self) -> None:
-        if self._fd < 0 or self._inward:
+        if self._fd < 0 or self._inward or self._is_held:
             return
         try:
             data = os.read(self._fd, LINE_BYTES)

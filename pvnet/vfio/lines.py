@@ -56,6 +56,9 @@ class NoLine(SerialLine):
         """Nothing waits."""
         return b"", b""
 
+    def put(self, data: bytes) -> None:
+        """Lose them."""
+
     def close(self) -> None:
         """Nothing to let go of."""
 
@@ -73,13 +76,20 @@ class PairedLine(SerialLine):
         """On their way to the peer."""
         self._is_due = False
         self._is_owed = False
+        self._is_held = False
+        """What was on its way here was taken, and nothing more may set out."""
         self._is_closed = False
+
+    @property
+    def _room(self) -> int:
+        is_held = self.peer is not None and self.peer._is_held
+        return 0 if is_held else max(0, LINE_BYTES - len(self._sent))
 
     def send(self, data: bytes) -> int:
         """Send to the other end."""
         if self.peer is None:
             return len(data)
-        taken = data[: LINE_BYTES - len(self._sent)]
+        taken = data[: self._room]
         self._sent += taken
         self._is_owed = self._is_owed or len(taken) < len(data)
         self._due()
@@ -92,32 +102,34 @@ class PairedLine(SerialLine):
 
     def _deliver(self) -> None:
         self._is_due = False
-        if self.peer is None:
-            self._sent.clear()
-        elif self._sent:
+        if self.peer is not None and self._sent:
             taken = self.peer._receiver.receive(bytes(self._sent))
             del self._sent[: max(0, taken)]
-        if self._is_owed and len(self._sent) < LINE_BYTES and not self._is_closed:
+        if self._is_owed and self._room and not self._is_closed:
             self._is_owed = False
             self._receiver.writable()
 
     def resume(self) -> None:
         """Let the other end deliver what it keeps."""
+        self._is_held = False
         if self.peer is not None:
             self.peer._due()
 
     def take(self) -> tuple[bytes, bytes]:
         """Take both directions off the cable."""
-        peer, sent = self.peer, bytes(self._sent)
+        came = b""
+        self._is_held = True
+        if self.peer is not None:
+            came = bytes(self.peer._sent)
+            self.peer._sent.clear()
+        left = bytes(self._sent)  # of a loop it is what has come
         self._sent.clear()
-        if peer is self:
-            return sent, b""
-        if peer is None:
-            return b"", sent
-        came = bytes(peer._sent)
-        peer._sent.clear()
-        peer._due()  # there is room again
-        return came, sent
+        return came, left
+
+    def put(self, data: bytes) -> None:
+        """Send these to the other end first, now or when there is one."""
+        self._sent[:0] = data
+        self._due()
 
     def close(self) -> None:
         """Unplug."""
@@ -153,6 +165,7 @@ class PortHub:
         line.on_close = lambda: self._unplug(name, line)
         if ends:
             line.peer, ends[0].peer = ends[0], line
+            ends[0]._due()
         ends.append(line)
         return line
 

@@ -15,6 +15,7 @@ from serial_lines import FakeServices, hand
 from pvnet.mdev.errors import MdevError
 from pvnet.mdev.names import PciIrq, PciRegion
 from pvnet.mdev.serial_card import SerialCard
+from pvnet.mdev.serial_stream import SerialMigration, Waiting
 from pvnet.mdev.uart_registers import UartState
 from pvnet.papr.errno import EFAULT, EINVAL, ENOMEM
 
@@ -89,21 +90,22 @@ def test_our_stream_byte_by_byte() -> None:
     migration = card.migration
     assert migration.flags == 5
     migration.save_begin()
-    assert migration.remaining() == 340
+    assert migration.remaining() == 344
     assert migration.precopy(10) == HEADER_1_1[:10]
     assert migration.precopy(4096) == HEADER_1_1[10:]
     assert migration.precopy(4096) == b""
-    assert migration.remaining() == 316
+    assert migration.remaining() == 320
     card.stop()
     body = migration.save(100)
-    assert migration.remaining() == 216
+    assert migration.remaining() == 220
     body += read_all(card, 100)
     assert migration.remaining() == 0
     assert body[:36] == bytes.fromhex(
         "00 02 00 03 00 00 b0 77" + b"rx".hex().ljust(32, "0") + "02 00 02 00 00 00 0301 41 10 04 00"
     )
     assert body[36:60] == bytes.fromhex("00 01 41" + "00" * 21)
-    assert body[60:] == card.read(PciRegion.CONFIG, 0, 256)
+    assert body[60:316] == card.read(PciRegion.CONFIG, 0, 256)
+    assert body[316:] == bytes(4)
 
     # Without PRE_COPY it begins with the header, and may begin again.
     migration.save_begin()
@@ -116,7 +118,7 @@ def test_our_stream_byte_by_byte() -> None:
     other.stop()
     load_all(other, HEADER_1_1 + body, 1)
     assert other.ports[0].uart.state() == card.ports[0].uart.state()
-    assert other.read(PciRegion.CONFIG, 0, 256) == body[60:]
+    assert other.read(PciRegion.CONFIG, 0, 256) == body[60:316]
     assert host.level[PciIrq.INTX] is False
     other.start()
     assert hand(other.ports[0]._line).out == b"A"
@@ -129,7 +131,9 @@ def spoiled(offset: int, value: int, stream: bytes = HEADER_1_0 + PORT_1_0) -> b
     return bytes(data)
 
 
-OURS = HEADER_1_1 + PORT_1_0 + bytes(24 + 256)
+OURS = HEADER_1_1 + PORT_1_0 + bytes(24 + 256 + 4)
+LINES = len(OURS) - 4
+WAITING = OURS[:LINES] + bytes.fromhex("0200 0300") + b"inout"
 
 
 @pytest.mark.parametrize(
@@ -159,6 +163,16 @@ OURS = HEADER_1_1 + PORT_1_0 + bytes(24 + 256)
         (spoiled(60, 4, OURS), EINVAL),  # pending
         (spoiled(61, 17, OURS), EINVAL),  # bytes in TX
         (spoiled(83, 1, OURS), EINVAL),  # reserved
+        (OURS[:LINES], EINVAL),
+        (WAITING[: LINES + 3], EINVAL),
+        (WAITING[: LINES + 4], EINVAL),
+        (WAITING[: LINES + 6], EINVAL),
+        (WAITING[:-1], EINVAL),
+        (WAITING + b"\0", ENOMEM),
+        (OURS[:LINES] + bytes.fromhex("ffff 0000"), EINVAL),
+        (OURS[:LINES] + bytes.fromhex("0140 0000") + bytes(0x4001), EINVAL),
+        (OURS[:LINES] + bytes.fromhex("0000 0140") + bytes(0x4001), EINVAL),
+        (OURS[:LINES] + bytes.fromhex("0040 0040") + bytes(0x8001), ENOMEM),
     ],
 )
 @pytest.mark.parametrize("piece", [1, 1000])
@@ -170,7 +184,7 @@ def test_a_wrong_stream_changes_nothing(stream: bytes, errno: int, piece: int) -
         load_all(card, stream, piece)
     assert refused.value.errno == errno
     assert card.save() == before
-    if errno != EINVAL:  # it stays wrong, whatever comes behind
+    if errno != EINVAL:  # found at once; it stays wrong, whatever comes behind
         for again in (lambda: card.migration.restore(HEADER_1_0), card.migration.restore_end):
             with pytest.raises(MdevError) as refused:
                 again()
@@ -205,21 +219,24 @@ states = st.builds(
 )
 
 
+waiting = st.tuples(st.binary(max_size=40), st.binary(max_size=40))
+
+
 @settings(deadline=None, max_examples=100)
 @given(
-    ports=st.lists(states, min_size=1, max_size=2), config=st.binary(min_size=256, max_size=256), cut=st.integers(1, 99)
+    ports=st.lists(st.tuples(states, waiting), min_size=1, max_size=2),
+    config=st.binary(min_size=256, max_size=256),
+    cut=st.integers(1, 99),
 )
-def test_every_state_survives(ports: list[UartState], config: bytes, cut: int) -> None:
+def test_every_state_survives(ports: list[tuple[UartState, Waiting]], config: bytes, cut: int) -> None:
     class Card:
         got: object = None
 
-        def save(self) -> tuple[list[UartState], bytes]:
-            return ports, config
+        def save(self) -> tuple[list[UartState], bytes, list[Waiting]]:
+            return [state for state, _ in ports], config, [lines for _, lines in ports]
 
-        def load(self, states: object, config: bytes | None) -> None:
-            self.got = states, config
-
-    from pvnet.mdev.serial_stream import SerialMigration
+        def load(self, *got: object) -> None:
+            self.got = got
 
     card = Card()
     migration = SerialMigration(card, len(ports))
@@ -228,7 +245,7 @@ def test_every_state_survives(ports: list[UartState], config: bytes, cut: int) -
     while piece := migration.save(cut):
         migration.restore(piece)
     migration.restore_end()
-    assert card.got == (ports, config)
+    assert card.got == card.save()
     assert len(fields(UartState)) == 12  # a new one has to be in the stream
 
 
@@ -237,6 +254,6 @@ def test_every_state_survives(ports: list[UartState], config: bytes, cut: int) -
 def test_noise_is_refused_or_makes_a_port_that_works(noise: bytes, piece: int) -> None:
     card = make()
     with suppress(MdevError):
-        load_all(card, HEADER_1_1 + noise.ljust(316, b"\0"), piece)
+        load_all(card, HEADER_1_1 + noise.ljust(320, b"\0"), piece)
     for register in range(8):
         assert 0 <= card.read(0, register, 1)[0] <= 255

@@ -23,7 +23,28 @@ from pathlib import Path
 from struct import Struct, calcsize
 from typing import Any
 
+import pvnet_services.mdev_migration
+from pvnet.cli import mdev as mdev_cli
+from pvnet.cli.hcall import support_matrix
 from pvnet.cli.main import VERBS
+from pvnet.mdev import (
+    ccw_regions,
+    ccw_stream,
+    framebuffer,
+    framebuffer_migration,
+    migration,
+    pmem,
+    serial_card,
+    serial_stream,
+    tree,
+    uart16550,
+    vfio_features,
+)
+from pvnet.mdev import events as mdev_events
+from pvnet.mdev.ccw_states import TABLE as CCW_TABLE
+from pvnet.mdev.ccw_states import Event as CcwEvent
+from pvnet.mdev.ccw_states import State as CcwState
+from pvnet.mdev.vfio_user_server import ServerLimits
 from pvnet.papr import crq_link
 from pvnet.papr import errno as errno_module
 from pvnet.papr.hcall import HcallOpcode, HcallRc
@@ -41,6 +62,7 @@ from pvnet.scm.profiles import PROFILES, ScmProfile
 from pvnet.vbus import echo, link_codec, venet_layout, venet_south
 from pvnet.vbus import layout as vbus_layout
 from pvnet.vbus.offload import DropReason
+from pvnet.vfio import lines
 from pvnet.vmc import hypervisor_tables as hv
 from pvnet.vmc.buffer_pool import HYPERVISOR_TABLE, PARTITION_TABLE, BufferTable
 from pvnet.vmc.chardev import REQUEST_ERRNO
@@ -52,7 +74,7 @@ from pvnet.vmc.router import RouterRc, RouterService
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = tuple(
-    ROOT / "docs" / name for name in ("vmc.md", "scm.md", "vbus.md", "network.md", "topology.md", "cli.md")
+    ROOT / "docs" / name for name in ("vmc.md", "scm.md", "vbus.md", "network.md", "mdev.md", "topology.md", "cli.md")
 )
 PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 DECISION = re.compile(r"(?:(?:A )?[Dd]oubts? decided|Decided(?: here)?)(?:\s*\(.*?\))?[.:]\s+(.*)", re.DOTALL)
@@ -69,6 +91,7 @@ SOURCES_OF_VBUS_DECISIONS = {
     "ring": ("layout", "ioq", "event_signal", "roles"),
     "vbus": ("layout", "south", "north", "venet_checks", "venet_connection", "venet_north"),
 }
+SOURCES_OF_MDEV_DECISIONS = {"mdev": ("ccw_translate",)}
 UNITS: Mapping[str, Callable[[int], str]] = {
     **dict.fromkeys(("memory", "size", "block_size"), lambda value: f"{value >> 20}MiB"),
     "label_size": lambda value: f"{value >> 10}KiB",
@@ -467,8 +490,8 @@ def ring_roles() -> str:
     return table(("role", "operation", "what it does"), rows)
 
 
-def rst_table(text: str | None) -> str:
-    """Turn the first table of a docstring into Markdown."""
+def rst_table(text: str | None, header: tuple[str, ...] | None = None) -> str:
+    """Turn the first table of a docstring into Markdown; ``header``: it has none of its own."""
     lines = inspect.cleandoc(text or "").splitlines()
     ruled = [number for number, line in enumerate(lines) if re.fullmatch(r"=+(?: +=+)+", line)]
     spans = [(found.start(), found.end()) for found in re.finditer("=+", lines[ruled[0]])]
@@ -477,14 +500,66 @@ def rst_table(text: str | None) -> str:
     def cells(line: str) -> tuple[str, ...]:
         return tuple(plain(line[start:end].strip()) for start, end in spans)
 
-    rows = [cells(line) for line in lines[ruled[1] + 1 : ruled[2]]]
-    return table(cells(lines[ruled[0] + 1]), rows)
+    rows: list[tuple[str, ...]] = []
+    first = 0 if header is not None else 1
+    for row in map(cells, lines[ruled[first] + 1 : ruled[first + 1]]):
+        if row[0] or not rows:
+            rows.append(row)
+        else:  # it goes on
+            rows[-1] = tuple(f"{above} {below}".strip() for above, below in zip(rows[-1], row, strict=True))
+    return table(header or cells(lines[ruled[0] + 1]), rows)
 
 
 def drop_reasons() -> str:
     """List why a switch drops a frame."""
     texts = field_texts(DropReason)
     return table(("reason", "meaning"), [(f"`{reason}`", plain(texts[reason.name])) for reason in DropReason])
+
+
+# --- mediated devices -------------------------------------------------------------------------------------------------
+
+
+def mdev_support(*kinds: str) -> str:
+    """List what of vfio-user is answered, as ``pvnet supported`` does."""
+    rows = [(row["number"], f"`{row['name']}`", row["state"]) for row in support_matrix() if row["kind"] in kinds]
+    return table(("number", "name", "answered"), rows)
+
+
+def mdev_limits() -> str:
+    """List what a server takes of its client."""
+    texts = field_texts(ServerLimits)
+    rows = [(f"`{f.name}`", f"{getattr(ServerLimits(), f.name):,}", plain(texts[f.name])) for f in fields(ServerLimits)]
+    return table(("limit", "value", "of"), rows)
+
+
+def mdev_hops() -> str:
+    """List the next state on the way to another one."""
+    states = list(dict.fromkeys(at for at, _ in migration.NEXT_HOP))
+    rows = []
+    for at in states:
+        hops = [migration.NEXT_HOP.get((at, to)) for to in states]
+        rows.append((f"`{at.name}`", *("EINVAL" if hop is None else f"`{hop.name}`" for hop in hops)))
+    return table(("from, to", *(f"`{to.name}`" for to in states)), rows)
+
+
+def ccw_states() -> str:
+    """List what a channel-I/O device does in each state."""
+    rows = [
+        (f"{int(state)} `{state.name}`", *(CCW_TABLE[state, event].value.replace("_", " ") for event in CcwEvent))
+        for state in CcwState
+    ]
+    return table(("state", *(event.value.replace("_", " ") for event in CcwEvent)), rows)
+
+
+def mdev_verbs() -> str:
+    """List the verbs of ``pvnet mdev``."""
+    rows = []
+    for command in mdev_cli.app.registered_commands:
+        function = command.callback
+        assert function is not None
+        text = (inspect.getdoc(function) or "").partition("\n\n")[0]
+        rows.append((f"`pvnet mdev {command.name or function.__name__}`", plain(text)))
+    return table(("verb", "what it does"), rows)
 
 
 # --- topology, command line -------------------------------------------------------------------------------------------
@@ -546,13 +621,16 @@ def topology_keys() -> str:
         "VbusDeviceConfig": "[[partition.device]]",
         "SwitchConfig": "[[switch]]",
         "BridgeConfig": "[bridge]",
+        "MdevHostConfig": "[[mdev_host]]",
+        "MdevParentConfig": "[[mdev_host.parent]]",
+        "MdevConfig": "[[mdev_host.mdev]]",
         "CrqPair": "[[crq]]",
         "ManagerConfig": "[manager]",
         "Restart": "restart = { ... }",
     }
     assert set(headings) >= set(schema["$defs"]), "a model without a heading"
     assert set(schema["properties"]) == {
-        *("lab", "broker", "hypervisor", "partition", "switch", "bridge", "crq", "manager"),
+        *("lab", "broker", "hypervisor", "partition", "switch", "bridge", "mdev_host", "crq", "manager"),
     }
     text = f"{plain(Topology.__doc__ or '')}\n"
     for model, heading in ((model, heading) for model, heading in headings.items() if model in schema["$defs"]):
@@ -612,6 +690,25 @@ PARTS: dict[str, Callable[[], str]] = {
     "vbus-decisions": lambda: decisions(SOURCES_OF_VBUS_DECISIONS),
     "drop-reasons": drop_reasons,
     "link-header": lambda: rst_table(link_codec.__doc__),
+    "mdev-commands": lambda: mdev_support("vfio-user command"),
+    "mdev-limits": mdev_limits,
+    "mdev-features": lambda: rst_table(vfio_features.__doc__),
+    "mdev-hops": mdev_hops,
+    "mdev-events": lambda: rst_table(mdev_events.__doc__),
+    "mdev-tree": lambda: drawing(tree.__doc__),
+    "mdev-lines": lambda: rst_table(lines.__doc__, ("line", "what it is")),
+    "mdev-uart": lambda: rst_table(uart16550.__doc__),
+    "mdev-serial-types": lambda: rst_table(serial_card.__doc__),
+    "mdev-serial-stream": lambda: drawing(serial_stream.__doc__),
+    "mdev-framebuffer": lambda: drawing(framebuffer.__doc__),
+    "mdev-framebuffer-stream": lambda: drawing(framebuffer_migration.__doc__),
+    "mdev-pmem": lambda: drawing(pmem.__doc__),
+    "mdev-ccw-regions": lambda: drawing(ccw_regions.__doc__),
+    "mdev-ccw-states": ccw_states,
+    "mdev-ccw-stream": lambda: drawing(ccw_stream.__doc__),
+    "mdev-move": lambda: drawing(pvnet_services.mdev_migration.__doc__),
+    "mdev-decisions": lambda: decisions(SOURCES_OF_MDEV_DECISIONS),
+    "mdev-verbs": mdev_verbs,
     "topology-keys": topology_keys,
     "verbs": verbs,
 }

@@ -115,7 +115,7 @@ async def _hcall(
 
 
 def supported(as_json: JsonOption = False) -> None:
-    """Print the parity matrix: every hcall, CRQ message, vbus call and REST resource, with its state."""
+    """Print the parity matrix: every hcall, CRQ message, vbus call, vfio-user command, REST resource, and its state."""
     rows = support_matrix()
     if as_json:
         say_json(rows)
@@ -126,7 +126,7 @@ def supported(as_json: JsonOption = False) -> None:
         say(line)
     for kind in dict.fromkeys(r["kind"] for r in rows):
         of_kind = [r for r in rows if r["kind"] == kind]
-        say(f"{kind}: {sum(r['state'] == 'yes' for r in of_kind)} of {len(of_kind)}")
+        say(f"{kind}: {sum(r['state'].startswith('yes') for r in of_kind)} of {len(of_kind)}")
 
 
 _REST = (
@@ -146,8 +146,53 @@ _REST = (
     "GET, DELETE /uom/jobs/{id}",
     "GET /uom/Event",
 )
-_MDEV = ("region read", "region write", "SET_IRQS", "RESET", "DMA map", "DMA unmap")
 _NOT_YET = "no (not yet)"
+
+
+def mdev_rows() -> list[tuple[str, str, str, str]]:
+    """Rows of mediated devices: vfio-user commands, features, irqs and their actions, channel commands."""
+    from pvnet.mdev.ccw_fba import FbaCommand
+    from pvnet.mdev.ccw_names import Command as CcwCommand
+    from pvnet.mdev.names import CcwIrq, IrqAction, IrqData, PciIrq
+    from pvnet.mdev.vfio_features import Feature
+    from pvnet.mdev.vfio_user import Command
+    from pvnet.mdev.vfio_user_requests import HANDLERS
+
+    beside = {Command.VERSION, Command.REGION_READ, Command.REGION_WRITE}
+    states = {
+        **dict.fromkeys(beside | HANDLERS.keys(), "yes"),
+        Command.DEVICE_GET_REGION_IO_FDS: "yes (there are none)",
+        Command.REGION_WRITE_MULTI: "yes, where both ends want it",
+        **dict.fromkeys((Command.DMA_READ, Command.DMA_WRITE), "yes, by the server"),
+    }
+    rows = [("vfio-user command", str(int(c)), c.name, states.get(c, "no (EINVAL)")) for c in Command]
+    known = {int(feature): feature.name for feature in Feature}
+    names = {**_FEATURES, **known}
+    rows += [
+        ("vfio feature", str(number), names[number], "yes" if number in known else "no (EINVAL)")
+        for number in sorted(names)
+    ]
+    rows += [("pci irq", str(int(i)), i.name, _PCI_IRQS[i.name]) for i in PciIrq]
+    rows += [("ccw irq", str(int(i)), i.name, "yes") for i in CcwIrq]
+    for action in IrqAction:
+        for data in IrqData:
+            refused = data is IrqData.EVENTFD and action is not IrqAction.TRIGGER
+            name = f"{data.name} {action.name}"
+            rows.append(("set irqs", f"{int(data | action):#x}", name, "no (ENOTTY)" if refused else "yes"))
+    commands = {int(c): c.name for c in (*CcwCommand, *FbaCommand)}
+    rows += [("ccw command", f"{code:#04x}", commands[code], "yes") for code in sorted(commands)]
+    return rows
+
+
+_FEATURES = {0: "PCI_VF_TOKEN", 3: "LOW_POWER_ENTRY", 4: "LOW_POWER_ENTRY_WITH_WAKEUP", 5: "LOW_POWER_EXIT"}
+"""What the device API has and no device here."""
+_PCI_IRQS = {
+    "INTX": "yes",
+    "MSI": "yes",
+    "MSIX": "no (no device has it)",
+    "ERR": "no (no device has it)",
+    "REQ": "yes",
+}
 
 
 def support_matrix() -> list[dict[str, str]]:
@@ -177,6 +222,6 @@ def support_matrix() -> list[dict[str, str]]:
     rows += [row("vbus call", str(int(v)), v.name, "yes") for v in BusVector]
     rows += [row("vbus event", str(int(e)), e.name, "yes") for e in EventId]
     rows += [row("venet function", str(int(f)), f.name, "yes") for f in VenetFunction]
-    rows += [row("mdev access", "-", name, _NOT_YET) for name in _MDEV]
+    rows += [row(*each) for each in mdev_rows()]
     rows += [row("rest resource", "-", name, _NOT_YET) for name in _REST]
     return rows

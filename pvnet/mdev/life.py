@@ -4,7 +4,7 @@ Everything that calls a vendor is an operation in steps (:mod:`pvnet.mdev.life_s
 Names of devices are text (``UUID`` or ``UUID-instance``) or :class:`~pvnet.mdev.mdev_uuid.MdevName`; names of types are
 full (``mtty-2``).
 
-The review of 2016 asked for most of what is special here; ``docs/mdev-review.md`` has the list.  In short: check and
+The review of 2016 asked for most of what is special here; ``docs/mdev.md`` has the list.  In short: check and
 insertion are one step (R15, R18), a parent is referenced while anybody works with it (R19, R23) and is out of sight
 before its devices are removed (R16), a device is usable only when it is complete and until its removal begins (R10,
 R17), a refused removal is EBUSY and changes nothing (R9), and no lock is held anywhere (R12, R20 to R22).

@@ -2,8 +2,8 @@
 
 A ``console`` block has commands (``$ ...``) and what they print; ``...`` stands for anything, runs of spaces count as
 one, ``[exit code N]`` ends a command that fails.  A block that starts a lab has a runtime directory of its own; the
-others find one running lab.  What a block needs stands behind ``console``: ``root``, a program, or the package of
-``examples/vbus_device`` without or with its driver.
+others find one running lab.  What a block needs stands behind ``console``: ``root``, a program, the package of
+``examples/vbus_device`` without or with its driver, or that of ``examples/mdev_device``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ EXIT_CODE = re.compile(r"\[exit code (\d+)\]")
 INSTEAD = {"make demo": "pvnet demo"}
 """Commands that would set up an environment which the tests have already."""
 THERMOMETER = ROOT / "examples" / "vbus_device"
+METRONOME = ROOT / "examples" / "mdev_device"
 PROGRAMS = {"router_echo.py": "b'hello, hypervisor'\n", "ring_pair.py": "1000 b'MESSAGE 0' b'MESSAGE 999'\n"}
 """The examples that documents show, and what they print."""
 NAMESPACES = ("pvnet-left", "pvnet-right")
@@ -160,11 +161,9 @@ def test_console_block_as_root(block: Block, shell: Shell) -> None:
                 shell("ip", "netns", "delete", name)
 
 
-@pytest.mark.slow
-def test_console_blocks_of_the_thermometer(tmp_path: Path) -> None:
-    """The example's package as it is installed, whose driver has the device; then without the driver."""
-    project = tomllib.loads((THERMOMETER / "pyproject.toml").read_text())["project"]
-    site = tmp_path / "site"
+def installer(site: Path, package: Path) -> Callable[..., None]:
+    """Make a folder in which the package of an example is as if it were installed, with some of its entry points."""
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
     installed = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text(
@@ -178,6 +177,14 @@ def test_console_blocks_of_the_thermometer(tmp_path: Path) -> None:
         )
         (installed / "entry_points.txt").write_text(text)
 
+    return install
+
+
+@pytest.mark.slow
+def test_console_blocks_of_the_thermometer(tmp_path: Path) -> None:
+    """The example's package as it is installed, whose driver has the device; then without the driver."""
+    site = tmp_path / "site"
+    install = installer(site, THERMOMETER)
     (whole,), (by_hand,) = blocks("console thermometer"), blocks("console thermometer-by-hand")
     run = Shell(tmp_path / "runtime", PYTHONPATH=os.pathsep.join([str(site), str(THERMOMETER)]))
     try:
@@ -187,6 +194,26 @@ def test_console_blocks_of_the_thermometer(tmp_path: Path) -> None:
         check(by_hand, run)
     finally:
         run.close()
+
+
+@pytest.mark.slow
+def test_console_block_of_the_metronome(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    installer(site, METRONOME)("pvnet.mdev")
+    (block,) = blocks("console metronome")
+    run = Shell(tmp_path / "runtime", PYTHONPATH=os.pathsep.join([str(site), str(METRONOME)]))
+    try:
+        check(block, run)
+    finally:
+        run.close()
+
+
+@pytest.mark.parametrize(
+    ("group", "package"), [("pvnet.mdev", METRONOME), ("pvnet.mdev_drivers", ROOT)], ids=["mdev", "mdev_drivers"]
+)
+def test_entry_points_of_mediated_devices_are_as_shown(group: str, package: Path) -> None:
+    (shown,) = (block for block in blocks("text") if block.text.startswith(f'[project.entry-points."{group}"]'))
+    assert shown.text in (package / "pyproject.toml").read_text()
 
 
 def test_the_thermometer_package_says_what_the_document_shows() -> None:
@@ -235,13 +262,19 @@ def test_the_built_in_lab_is_the_one_that_is_shown(tmp_path: Path) -> None:
 
 def test_no_block_is_of_a_kind_that_nobody_checks() -> None:
     kinds = {block.language for block in blocks()}
-    console = {"console", "console root", "console tshark", "console thermometer", "console thermometer-by-hand"}
+    console = {"console", "console root", "console tshark", "console metronome"}
+    console |= {"console thermometer", "console thermometer-by-hand"}
     assert kinds == console | {"python", "toml", "toml expect-error", "text", "mermaid"}
 
 
 def test_the_network_document_shows_the_example_topology() -> None:
     (shown,) = (block for block in blocks("toml") if block.where.startswith("network.md"))
     assert shown.text == (ROOT / "examples" / "two_taps.toml").read_text()
+
+
+def test_the_mdev_document_shows_the_example_topology() -> None:
+    (shown,) = (block for block in blocks("toml") if block.where.startswith("mdev.md"))
+    assert shown.text == (ROOT / "examples" / "two_mdev_hosts.toml").read_text()
 
 
 def test_what_a_wildcard_means() -> None:

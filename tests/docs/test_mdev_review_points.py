@@ -1,4 +1,4 @@
-"""docs/mdev-review.md: every point has a row, every row a test; and the points that have no test elsewhere."""
+"""docs/mdev.md, section 2: every point has a row, every row a test; and the points that have no test elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pvnet.mdev.names import RegionFlag
 from pvnet.mdev.vfio_user import Command
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT = ROOT / "docs" / "mdev-review.md"
+DOCUMENT = ROOT / "docs" / "mdev.md"
 MDEV = sorted((ROOT / "pvnet" / "mdev").glob("*.py"))
 FRAMEWORK = [
     ROOT / "pvnet" / "mdev" / f"{name}.py"

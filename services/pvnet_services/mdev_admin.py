@@ -78,7 +78,7 @@ class MdevAdministration:
                 operation = registry.unregister_parent(admin.parent, force=admin.force, patience_s=PATIENCE_S)
                 await run_operation(operation)
             case MdevAdmin.CREATE:
-                return shown_mdev(node, await node.create(admin.parent, admin.type, name, admin.attributes))
+                return shown_mdev(node, await node.create_new(admin.parent, admin.type, name, admin.attributes))
             case MdevAdmin.REMOVE:
                 patience = min(admin.length / 1000, _PATIENCE_MAX_S)
                 await node.remove(name, force=admin.force, patience_s=patience)
@@ -98,9 +98,7 @@ class MdevAdministration:
             case MdevAdmin.ASSIGN:
                 self._assign(name, admin.partition)
             case MdevAdmin.MIGRATE:
-                node.topology.mdev_host(admin.host)
-                key = str(registry.find(name).name)
-                return await node.moves.migrate(name, admin.host, node.assigned.get(key, ""), node.asked.get(key, {}))
+                return await node.migrate(name, admin.host)
             case MdevAdmin.PEEK:
                 return {"data": base64.b64encode(self._peek(admin)).decode()}
             case MdevAdmin.TREE_READ:

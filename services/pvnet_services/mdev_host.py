@@ -100,7 +100,8 @@ class MdevHostNode:
         if config.directory:
             (Path(config.directory) / "mdev").mkdir(mode=0o700, exist_ok=True)
         self.sessions = MdevSessions(endpoint, self._find, self.limit.note)
-        self.moves = MdevMigration(endpoint, self.registry, self.sessions, self._arrived, self._departed)
+        hosts = [host.name for host in config.topology.mdev_hosts]
+        self.moves = MdevMigration(endpoint, self.registry, self.sessions, hosts, self._arrived, self._departed)
         self.sockets: dict[str, VfioUserServer] = {}
         self.assigned: dict[str, str] = {}
         """Device: the partition that it is for."""
@@ -119,7 +120,7 @@ class MdevHostNode:
             await self._register_parents()
         except MdevError as error:
             raise ConfigError(f"mdev host {self.endpoint.name}: {error}") from None
-        elsewhere = await self._elsewhere()
+        elsewhere = await self._elsewhere() if self._config.mdevs else {}
         for config in self._config.mdevs:
             if config.uuid in elsewhere:
                 fields = (("mdev", config.uuid), ("host", elsewhere[config.uuid]))
@@ -157,10 +158,10 @@ class MdevHostNode:
             await self.attach(str(mdev.name), config.vfio_user)
 
     async def _elsewhere(self) -> dict[str, str]:
-        """Return which of our configured devices other hosts have by now."""
+        """Return the devices that other hosts have, and which of them has each."""
         found: dict[str, str] = {}
         for other in self.topology.mdev_hosts:
-            if other.name == self.endpoint.name or not self._config.mdevs:
+            if other.name == self.endpoint.name:
                 continue
             command = Management(mdev=MdevAdmin(verb=MdevAdmin.SHOW))
             try:
@@ -192,10 +193,31 @@ class MdevHostNode:
         self.asked[str(mdev.name)] = dict(attributes)
         return mdev
 
+    async def create_new(self, parent: str, type_name: str, name: str, attributes: Mapping[str, str]) -> Mdev:
+        """Make a device whose UUID no other host of this lab has.
+
+        Others are asked again afterwards: of two hosts that make the same at once, one at least sees the other's.
+        """
+        await self._check_new(name)
+        mdev = await self.create(parent, type_name, name, attributes)
+        try:
+            await self._check_new(name)
+        except MdevError:
+            await self.remove(name, force=True, patience_s=0.0)
+            raise
+        return mdev
+
+    async def _check_new(self, name: str) -> None:
+        host = (await self._elsewhere()).get(name.lower())
+        if host is not None:
+            raise MdevError(EEXIST, f"mdev {name} is at {host}")
+
     async def remove(self, name: str, *, force: bool, patience_s: float) -> None:
         """Remove a device; its user has ``patience_s`` seconds to let go."""
         mdev = self.registry.find(name)
         key = str(mdev.name)
+        if mdev.in_use and not force and patience_s <= 0:  # to ask and not to wait would take it away nevertheless
+            raise MdevError(EBUSY, f"mdev {key} is in use")
         await run_operation(self.registry.remove(name, force=force, patience_s=patience_s))
         await self._forget(key)
 
@@ -235,6 +257,8 @@ class MdevHostNode:
             raise MdevError(EINVAL, f"socket {path[:80]!r}: expected an absolute path")
         if device.name in self.sockets:
             raise MdevError(EEXIST, f"mdev {name} is served at {self.sockets[device.name].path} already")
+        if self.registry.find(name).pinned:
+            raise MdevError(EBUSY, f"mdev {name}: {self.registry.find(name).pinned}")
         if device.user is not None or self.assigned.get(device.name):
             raise MdevError(EBUSY, f"mdev {name} is for {self.assigned.get(device.name) or 'somebody else'}")
         server = self.sockets[device.name] = VfioUserServer(device, note=self.limit.note)
@@ -243,6 +267,14 @@ class MdevHostNode:
         except BaseException:
             del self.sockets[device.name]
             raise
+
+    async def migrate(self, name: str, to: str) -> dict[str, object]:
+        """Move a device to another host; see :meth:`MdevMigration.migrate`."""
+        self.topology.mdev_host(to)
+        key = str(self.registry.find(name).name)
+        if key in self.sockets:  # a client could come in the middle of it
+            raise MdevError(EBUSY, f"mdev {name} is served at {self.sockets[key].path}: detach it first")
+        return await self.moves.migrate(name, to, self.assigned.get(key, ""), self.asked.get(key, {}))
 
     async def detach(self, name: str) -> None:
         """Serve it there no more."""

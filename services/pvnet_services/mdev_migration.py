@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final
 
 from pvnet.core.errors import DeadlineError, PvnetError, RefusedError
@@ -31,13 +31,13 @@ from pvnet.mdev.life import Registry
 from pvnet.mdev.life_objects import Mdev
 from pvnet.mdev.names import MigrationFlag, MigrationState
 from pvnet.mdev.vfio_device import VfioDevice
-from pvnet.papr.errno import EBUSY, EINVAL, ENODEV, EOPNOTSUPP
+from pvnet.papr.errno import EACCES, EBUSY, EINVAL, ENODEV, EOPNOTSUPP
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.mdev_pb2 import MdevReply, MdevTransfer
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.transport.link import PeerDown
 from pvnet_services.mdev_runner import run_operation
-from pvnet_services.mdev_sessions import LabSession, MdevSessions, refused
+from pvnet_services.mdev_sessions import MdevSessions, refused
 
 PIECE_BYTES: Final = 48 << 10
 """Of the state stream in one message."""
@@ -75,6 +75,7 @@ class _Incoming:
 class MdevMigration:
     """Both ends, for one host.
 
+    :param hosts: nodes that may send devices here.
     :param arrived: told the name of a device that lives here from now on, its partition and attributes.
     :param departed: told the name of a device that does not any more.
     """
@@ -84,12 +85,14 @@ class MdevMigration:
         endpoint: Endpoint,
         registry: Registry,
         sessions: MdevSessions,
+        hosts: Collection[str],
         arrived: Callable[[str, str, Mapping[str, str]], None],
         departed: Callable[[str], None],
     ) -> None:
         self._endpoint = endpoint
         self._registry = registry
         self._sessions = sessions
+        self._hosts = frozenset(hosts)
         self._arrived = arrived
         self._departed = departed
         self.incoming: dict[tuple[str, int], _Incoming] = {}
@@ -113,13 +116,12 @@ class MdevMigration:
         mdev = self._registry.pin(name, f"it is being moved to {to}")
         try:
             device = self._movable(mdev)
-            move = _Move(self, to, device, self._sessions.of(device))
+            move = _Move(self, to, device, self._sessions)
             await move.run(mdev, partition, attributes)
         finally:
             self._registry.unpin(name)
-        if move.session is not None:
-            move.session.end(f"the device has moved to {to}", moved_to=to)
-        self._departed(name)
+        self._sessions.moved(device, to)
+        self._departed(device.name)
         await run_operation(self._registry.depart(name, to))
         return {"bytes": move.bytes, "stopped_s": move.stopped_s, "total_s": move.total_s}
 
@@ -167,6 +169,8 @@ class MdevMigration:
             MdevTransfer.ABORT: self._abort,
         }
         try:
+            if envelope.source not in self._hosts:
+                raise MdevError(EACCES, f"{envelope.source} is no mdev host")
             handle = steps.get(body.step)
             if handle is None:
                 raise MdevError(EINVAL, f"step {body.step} of a transfer")
@@ -236,6 +240,7 @@ class MdevMigration:
         while len(self._committed) >= _COMMITTED_MAX:
             del self._committed[next(iter(self._committed))]
         self._committed[key] = incoming.name
+        self._sessions.arrived(incoming.name)
         self._arrived(incoming.name, incoming.partition, self._attributes.pop(key, {}))
         fields = (("mdev", incoming.name), ("from", incoming.source), ("bytes", incoming.bytes))
         self._endpoint.note(Note("mdev_arrived", fields, "info"))
@@ -246,7 +251,9 @@ class MdevMigration:
             await self._drop(key)
 
     async def _drop(self, key: tuple[str, int]) -> None:
-        incoming = self.incoming.pop(key)
+        incoming = self.incoming.pop(key, None)
+        if incoming is None:
+            return  # by another way
         self._attributes.pop(key, None)
         fields = (("mdev", incoming.name), ("from", incoming.source), ("bytes", incoming.bytes))
         self._endpoint.note(Note("mdev_transfer_ended", fields, "warning"))
@@ -261,14 +268,14 @@ class MdevMigration:
 class _Move:
     """One transfer, at the source."""
 
-    def __init__(self, migration: MdevMigration, to: str, device: VfioDevice, session: LabSession | None) -> None:
-        self.session = session
+    def __init__(self, migration: MdevMigration, to: str, device: VfioDevice, sessions: MdevSessions) -> None:
         self.bytes = 0
         self.stopped_s = 0.0
         self.total_s = 0.0
         self._migration = migration
         self._to = to
         self._device = device
+        self._sessions = sessions
         self._transfer = secrets.randbits(63) | 1
 
     async def run(self, mdev: Mdev, partition: str, attributes: Mapping[str, str]) -> None:
@@ -293,8 +300,7 @@ class _Move:
             if ops.flags & MigrationFlag.PRE_COPY:
                 set_state(self._device, MigrationState.PRE_COPY)
                 await self._send_all()
-            if self.session is not None:
-                self.session.hold()
+            self._sessions.hold(self._device)
             stopped = loop.time()
             await self._quiesce()
             set_state(self._device, MigrationState.STOP_COPY)
@@ -337,8 +343,7 @@ class _Move:
             set_state(self._device, MigrationState.STOP)
             set_state(self._device, MigrationState.RUNNING)
         finally:
-            if self.session is not None:
-                self.session.resume()
+            self._sessions.resume(self._device)
         try:
             await self._migration.step(self._to, MdevTransfer(step=MdevTransfer.ABORT, transfer=self._transfer))
         except PvnetError:

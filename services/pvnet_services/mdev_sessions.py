@@ -50,6 +50,8 @@ _EXPIRE_S: Final = 0.5
 _HELD_MAX: Final = 4096
 _SESSIONS_MAX: Final = 64
 """Of one partition."""
+_MOVED_MAX: Final = 1024
+"""Devices that have moved away of which it is remembered where to."""
 _REPLY: Final = 1
 _TYPE_MASK: Final = 0xF
 _HEADER_BYTES: Final = 16
@@ -225,6 +227,8 @@ class MdevSessions:
         self._find = find
         self._note = note
         self._sessions: dict[int, LabSession] = {}
+        self._held: set[VfioDevice] = set()
+        self._moved: dict[str, str] = {}
         self._last = 0
         endpoint.on("mdev_open", self._open)
         endpoint.on("mdev_message", self._message)
@@ -254,15 +258,52 @@ class MdevSessions:
         """A session is over."""
         self._sessions.pop(session.number, None)
 
+    # --- devices that move -------------------------------------------------------------------------------------------
+
+    def hold(self, device: VfioDevice) -> None:
+        """Execute no more commands of whoever has a device open, or opens it, until one of the following."""
+        self._held.add(device)
+        session = self.of(device)
+        if session is not None:
+            session.hold()
+
+    def resume(self, device: VfioDevice) -> None:
+        """The device stays: execute what has waited."""
+        self._held.discard(device)
+        session = self.of(device)
+        if session is not None:
+            session.resume()
+
+    def moved(self, device: VfioDevice, to: str) -> None:
+        """The device lives elsewhere: tell who has it open, and who comes later."""
+        self._held.discard(device)
+        while len(self._moved) >= _MOVED_MAX:
+            del self._moved[next(iter(self._moved))]
+        self._moved[device.name] = to
+        session = self.of(device)
+        if session is not None:
+            session.end(f"the device has moved to {to}", moved_to=to)
+
+    def arrived(self, name: str) -> None:
+        """A device lives here from now on."""
+        self._moved.pop(name, None)
+
     # --- messages ----------------------------------------------------------------------------------------------------
 
     def _open(self, envelope: Envelope) -> None:
-        answer = MdevReply()
+        answer, moved_to = MdevReply(), ""
         try:
             answer.session = self._opened(envelope).number
         except MdevError as error:
-            answer.result, answer.text = error.code, str(error)
+            moved_to = self._moved.get(envelope.mdev_open.name.lower(), "") if error.errno == ENODEV else ""
+            if moved_to:
+                answer.session = self._next()
+            else:
+                answer.result, answer.text = error.code, str(error)
         self.endpoint.reply(envelope, Envelope(mdev_reply=answer))
+        if moved_to:  # the partition goes there as if it had been here when the device moved
+            body = MdevClose(session=answer.session, reason=f"the device has moved to {moved_to}", moved_to=moved_to)
+            self.endpoint.post(envelope.source, Envelope(mdev_close=body))
 
     def _opened(self, envelope: Envelope) -> LabSession:
         node, name = envelope.source, envelope.mdev_open.name
@@ -271,10 +312,15 @@ class MdevSessions:
         device = self._find(name, node)
         if device.user is not None:
             raise MdevError(EBUSY, f"{name} is in use")
-        self._last += 1
-        session = LabSession(self, node, envelope.source_incarnation, self._last, device)
+        session = LabSession(self, node, envelope.source_incarnation, self._next(), device)
         self._sessions[session.number] = session
+        if device in self._held:
+            session.hold()
         return session
+
+    def _next(self) -> int:
+        self._last += 1
+        return self._last
 
     def _session(self, envelope: Envelope, number: int) -> LabSession | None:
         session = self._sessions.get(number)

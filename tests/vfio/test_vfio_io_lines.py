@@ -8,17 +8,16 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
 
 import pytest
 from vfio_io_rig import LOOPS, run_on, turns, until
+from vfio_line_rig import Port, dial, read_fd
 
-from pvnet.mdev.device import SerialLine
 from pvnet.mdev.errors import MdevError
 from pvnet.papr.errno import EACCES, EBUSY, EINVAL, EIO
 from pvnet.vfio import line_pty, line_socket
 from pvnet.vfio.line_stream import LINE_BYTES
-from pvnet.vfio.lines import PortHub, open_line
+from pvnet.vfio.lines import PortHub
 
 LOOP_KINDS = pytest.mark.parametrize("kind", list(LOOPS))
 
@@ -28,55 +27,6 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line_pty, "LOOK_S", 0.005)
     monkeypatch.setattr(line_socket, "FIRST_PAUSE_S", 0.005)
     monkeypatch.setattr(line_socket, "LONGEST_PAUSE_S", 0.02)
-
-
-class Port:
-    """A device's end that takes as much as it is told to."""
-
-    def __init__(self, uri: str, hub: PortHub | None = None, *, room: int = 1 << 30) -> None:
-        self.got = bytearray()
-        self.room = room
-        self.wakes = 0
-        self.is_sending = False
-        self.line: SerialLine = open_line(uri, self, hub or PortHub())
-
-    def receive(self, data: bytes) -> int:
-        assert not self.is_sending
-        assert 0 < len(data) <= LINE_BYTES
-        taken = min(self.room, len(data))
-        self.room -= taken
-        self.got += data[:taken]
-        return taken
-
-    def writable(self) -> None:
-        assert not self.is_sending
-        self.wakes += 1
-
-    def send(self, data: bytes) -> int:
-        self.is_sending = True
-        taken = self.line.send(data)
-        self.is_sending = False
-        return taken
-
-    def more_room(self, room: int) -> None:
-        self.room += room
-        self.line.resume()
-
-    async def send_all(self, data: bytes) -> None:
-        left = data
-        while left:
-            before = self.wakes
-            taken = self.send(left)
-            left = left[taken:]
-            if left:
-                await until(lambda before=before: self.wakes > before)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.line.close()
-        self.line.close()
 
 
 # --- within the process -----------------------------------------------------------------------------------------------
@@ -182,7 +132,7 @@ def test_a_terminal_that_users_open_and_close(kind: str) -> None:
                 os.write(user, b"in\r\n\x03%d" % number)
                 await until(lambda number=number: port.got.endswith(b"\x03%d" % number))
                 assert port.send(b"out\n") == 4
-                assert await _read(user, 4) == b"out\n"
+                assert await read_fd(user, 4) == b"out\n"
                 os.close(user)
                 await until(lambda: port.line._fd < 0)
             os.write(user := os.open(path, os.O_RDWR | os.O_NOCTTY), b"and gone")
@@ -203,7 +153,7 @@ def test_flow_control_of_a_terminal(kind: str) -> None:
             sending = asyncio.create_task(port.send_all(data))
             await turns(20)
             assert not sending.done()
-            assert await _read(user, len(data)) == data
+            assert await read_fd(user, len(data)) == data
             await sending
             written = 0
             with contextlib.suppress(BlockingIOError):
@@ -219,17 +169,6 @@ def test_flow_control_of_a_terminal(kind: str) -> None:
             os.close(user)
 
     run_on(kind, main)
-
-
-async def _read(fd: int, count: int) -> bytes:
-    got = bytearray()
-    async with asyncio.timeout(10):
-        while len(got) < count:
-            try:
-                got += os.read(fd, count - len(got))
-            except BlockingIOError:
-                await turns(1)
-    return bytes(got)
 
 
 def test_no_terminals_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,22 +187,6 @@ def test_no_terminals_left(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- sockets ----------------------------------------------------------------------------------------------------------
 
 
-def _address(line: SerialLine) -> tuple[int, object]:
-    kind, _, rest = line.address.partition(":")
-    if kind.startswith("unix"):
-        return socket.AF_UNIX, rest
-    host, _, port = rest.rpartition(":")
-    return socket.AF_INET, (host, int(port))
-
-
-def _dial(line: SerialLine) -> socket.socket:
-    family, address = _address(line)
-    sock = socket.socket(family)
-    sock.connect(address)  # type: ignore[arg-type]
-    sock.setblocking(False)
-    return sock
-
-
 @pytest.fixture(params=["tcp", "unix"])
 def listen_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return "tcp-listen:127.0.0.1:0" if request.param == "tcp" else f"unix-listen:{tmp_path / 's'}"
@@ -276,13 +199,13 @@ def test_one_at_a_time_and_the_next(kind: str, listen_uri: str) -> None:
             assert not port.line.address.endswith(":0")
             for number in range(3):
                 assert port.send(b"to nobody") == 9
-                with _dial(port.line) as user:
+                with dial(port.line) as user:
                     user.send(b"%d" % number)
                     await until(lambda number=number: len(port.got) == number + 1)
-                    with _dial(port.line) as second:
+                    with dial(port.line) as second:
                         await until(lambda second=second: _is_closed(second))
                     port.send(b"out")
-                    assert await _read(user.fileno(), 3) == b"out"
+                    assert await read_fd(user.fileno(), 3) == b"out"
                 await until(lambda: port.line._fd < 0)
             assert port.got == b"012"
 
@@ -302,12 +225,12 @@ def _is_closed(sock: socket.socket) -> bool:
 def test_flow_control_of_a_socket(kind: str, listen_uri: str) -> None:
     async def main() -> None:
         data = os.urandom(8 << 20)
-        with Port(listen_uri, room=10) as port, _dial(port.line) as user:
+        with Port(listen_uri, room=10) as port, dial(port.line) as user:
             await until(lambda: port.line._fd >= 0)
             sending = asyncio.create_task(port.send_all(data))
             await turns(50)
             assert not sending.done()
-            assert await _read(user.fileno(), len(data)) == data
+            assert await read_fd(user.fileno(), len(data)) == data
             await sending
             written = 0
             while written < len(data):
@@ -330,14 +253,14 @@ def test_flow_control_of_a_socket(kind: str, listen_uri: str) -> None:
 def test_who_leaves_while_nothing_is_read_makes_room_for_the_next(kind: str, listen_uri: str) -> None:
     async def main() -> None:
         with Port(listen_uri, room=0) as port:
-            with _dial(port.line) as user:
+            with dial(port.line) as user:
                 user.send(b"kept")
                 await until(lambda: port.line._inward)
                 assert port.send(bytes(32 << 20)) < 32 << 20
-            with _dial(port.line) as user:
+            with dial(port.line) as user:
                 await until(lambda: port.wakes)
                 assert port.send(b"for the next") == 12
-                assert await _read(user.fileno(), 12) == b"for the next"
+                assert await read_fd(user.fileno(), 12) == b"for the next"
                 user.send(b" and more")
                 port.more_room(100)
                 await until(lambda: port.got == b"kept and more")
@@ -349,7 +272,7 @@ def test_who_leaves_while_nothing_is_read_makes_room_for_the_next(kind: str, lis
 def test_a_user_who_resets(kind: str, listen_uri: str) -> None:
     async def main() -> None:
         with Port(listen_uri) as port:
-            user = _dial(port.line)
+            user = dial(port.line)
             await until(lambda: port.line._fd >= 0)
             port.send(b"never read")
             user.send(b"z" * 20_000)
@@ -388,7 +311,7 @@ def test_connects_again_and_again(kind: str, family: str, tmp_path: Path) -> Non
                 user.send(b"%d" % number)
                 await until(lambda number=number: len(port.got) == number + 1)
                 port.send(b"out")
-                assert await _read(user.fileno(), 3) == b"out"
+                assert await read_fd(user.fileno(), 3) == b"out"
                 user.close()
                 await until(lambda: port.line._fd < 0)
             assert port.got == b"01"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from typing import Self
@@ -88,3 +89,16 @@ def dial(line: SerialLine) -> socket.socket:
     sock.connect(address)  # type: ignore[arg-type]
     sock.setblocking(False)
     return sock
+
+
+async def accepted(listener: socket.socket) -> socket.socket:
+    found: list[socket.socket] = []
+
+    def accept() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            found.append(listener.accept()[0])
+            found[0].setblocking(False)
+        return bool(found)
+
+    await until(accept)
+    return found[0]

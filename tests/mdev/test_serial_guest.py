@@ -11,7 +11,7 @@ from serial_lines import FakeServices, HandLine, hand
 
 from pvnet.mdev.device import DeviceBase, DeviceHost, Region
 from pvnet.mdev.errors import MdevError
-from pvnet.mdev.guest import EnableIrq, GuestSteps, RegionRead, RegionWrite
+from pvnet.mdev.guest import EnableIrq, GuestSteps, RegionRead, RegionWrite, WritableFile
 from pvnet.mdev.info import DeviceInfo, IrqInfo, RegionInfo
 from pvnet.mdev.names import DeviceFlag, PciIrq, PciRegion
 from pvnet.mdev.serial_card import SerialCard
@@ -105,10 +105,13 @@ def test_bytes_go_out_and_come_in() -> None:
     assert told == [1]
     rig.runner.advance(0.01)  # less than the level: only after the character timeout
     assert told == [1, 1]
+    assert (rig.file(1).readable, rig.file(0).readable) == (True, False)
+    assert isinstance(rig.file(1), WritableFile)
     assert rig.read(1, 4) == b"into"
     assert rig.read(1) == b" port 1..."
     assert rig.read(1) == b""
     assert rig.read(0) == b""
+    assert not rig.file(1).readable
     rig.runner.run(rig.file(0).flush())
     assert rig.runner.driver.shown() == {
         "port0": {"sent": 13, "unread": 0, "unsent": 0, "fifo": 16},

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from vfio_io_rig import LOOPS, run_on, turns, until
-from vfio_line_rig import Port, dial, read_fd
+from vfio_line_rig import Port, accepted, dial, read_fd
 
 from pvnet.mdev.errors import MdevError
 from pvnet.papr.errno import EACCES, EBUSY, EINVAL, EIO
@@ -304,7 +304,7 @@ def test_connects_again_and_again(kind: str, family: str, tmp_path: Path) -> Non
                 listener.bind(address)  # type: ignore[arg-type]
                 listener.listen()
                 listener.setblocking(False)
-                user = await _accepted(listener)
+                user = await accepted(listener)
                 listener.close()
                 if family == "unix":
                     os.unlink(str(address))  # noqa: PTH108
@@ -317,19 +317,6 @@ def test_connects_again_and_again(kind: str, family: str, tmp_path: Path) -> Non
             assert port.got == b"01"
 
     run_on(kind, main)
-
-
-async def _accepted(listener: socket.socket) -> socket.socket:
-    found: list[socket.socket] = []
-
-    def accept() -> bool:
-        with contextlib.suppress(BlockingIOError):
-            found.append(listener.accept()[0])
-            found[0].setblocking(False)
-        return bool(found)
-
-    await until(accept)
-    return found[0]
 
 
 def test_closed_while_it_connects() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from serial_lines import FakeServices
 from vfio_io_rig import LOOPS, run_on, turns, until
-from vfio_line_rig import Port, dial, read_fd
+from vfio_line_rig import Port, accepted, dial, read_fd
 
 from pvnet.mdev.device import LineReceiver, SerialLine
 from pvnet.mdev.serial_card import SerialCard
@@ -357,15 +357,15 @@ def test_a_card_that_connects_brings_what_nobody_has_taken(kind: str) -> None:
     async def main() -> None:
         with socket.create_server(("127.0.0.1", 0)) as here, socket.create_server(("127.0.0.1", 0)) as there:
             source, target = (Host().card(f"tcp:127.0.0.1:{server.getsockname()[1]}") for server in (here, there))
-            user, _ = here.accept()
+            here.setblocking(False)
+            there.setblocking(False)
+            user = await accepted(here)
             await until(lambda: source.line._fd >= 0)
             user.sendall(bytes(range(60)))
             await until(lambda: len(source.line._inward) == 44)
             sent = fill(source.port.transmit)
             with user, closing(source.move(target, failing=False)) as card:
-                whoever, _ = there.accept()
-                with whoever:
-                    whoever.setblocking(False)
+                with await accepted(there) as whoever:
                     assert await read_fd(whoever.fileno(), LINE_BYTES) == sent[-LINE_BYTES:]
                     whoever.sendall(b"later")
                     assert await card.read(65) == bytes(range(60)) + b"later"

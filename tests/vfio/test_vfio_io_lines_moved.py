@@ -364,10 +364,9 @@ def test_a_card_that_connects_brings_what_nobody_has_taken(kind: str) -> None:
             user.sendall(bytes(range(60)))
             await until(lambda: len(source.line._inward) == 44)
             sent = fill(source.port.transmit)
-            with user, closing(source.move(target, failing=False)) as card:
-                with await accepted(there) as whoever:
-                    assert await read_fd(whoever.fileno(), LINE_BYTES) == sent[-LINE_BYTES:]
-                    whoever.sendall(b"later")
-                    assert await card.read(65) == bytes(range(60)) + b"later"
+            with user, closing(source.move(target, failing=False)) as card, await accepted(there) as whoever:
+                assert await read_fd(whoever.fileno(), LINE_BYTES) == sent[-LINE_BYTES:]
+                whoever.sendall(b"later")
+                assert await card.read(65) == bytes(range(60)) + b"later"
 
     run_on(kind, main)

@@ -33,8 +33,8 @@ def png_rows(picture: bytes) -> list[bytes]:
 
 async def test_the_guest_paints_and_the_host_sees_it(parts: Parts, tmp_path: Path) -> None:
     async with (
-        served(tmp_path, "framebuffer", "serial") as (lab, [screen, serial]),
-        booted(parts, tmp_path, [screen.socket, serial.socket]) as guest,
+        served(tmp_path, "framebuffer") as (lab, [screen]),
+        booted(parts, tmp_path, [screen.socket]) as guest,
     ):
         (function,) = [f for f in await guest.pci() if (f.vendor, f.device) == (VENDOR, DEVICE)]
         assert function.class_code == CLASS

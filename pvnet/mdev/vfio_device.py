@@ -241,7 +241,12 @@ class VfioDevice:
             return b""
         if memory is not None:
             return self._guard.ask("memory", _copy_out, memory, offset, length)
-        result = self._guard.ask("read", self.device.read, region, offset, length)
+        try:  # as Guard.ask does it; registers are read all the time
+            result = self.device.read(region, offset, length)
+        except MdevError:
+            raise
+        except Exception as failure:  # noqa: BLE001 - a third party's
+            raise self._guard.failed("read", failure) from None
         if isinstance(result, bytes) and len(result) == length:
             return result
         if isinstance(result, Generator):
@@ -271,7 +276,12 @@ class VfioDevice:
         if memory is not None:
             self._guard.ask("memory", _copy_in, memory, offset, data)
             return None
-        steps = self._guard.ask("write", self.device.write, region, offset, bytes(data))
+        try:  # as Guard.ask does it
+            steps = self.device.write(region, offset, bytes(data))
+        except MdevError:
+            raise
+        except Exception as failure:  # noqa: BLE001 - a third party's
+            raise self._guard.failed("write", failure) from None
         if steps is None:
             return None
         result = self._run(steps)

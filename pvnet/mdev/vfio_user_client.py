@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from struct import error as StructError  # noqa: N812 - it is a class
 from typing import Final
 
 from pvnet.core.errors import LocalError
@@ -18,18 +19,27 @@ from pvnet.mdev.errors import MdevError
 from pvnet.mdev.info import DeviceInfo, IrqInfo, RegionInfo
 from pvnet.mdev.names import RegionFlag
 from pvnet.mdev.vfio_user import (
-    ACCESS,
+    ACCESS_MESSAGE,
     DMA_MAP,
     DMA_UNMAP,
+    ERROR,
+    NO_REPLY,
+    TYPE_MASK,
+    TYPE_REPLY,
     UNMAP_ALL,
     Command,
+    Data,
     Descriptor,
 )
+from pvnet.mdev.vfio_user_access import ACCESS_SIZE, READ, WRITE, ReadSent, WriteSent, out_of_range
 from pvnet.mdev.vfio_user_exchange import ClientExchange, Done, pack
 from pvnet.papr.errno import EINVAL
 
 MAX_REGION_INFO: Final = 128 << 10
 """Most bytes of a region info that are asked for."""
+_pack: Final = ACCESS_MESSAGE.pack
+_unpack: Final = ACCESS_MESSAGE.unpack_from
+_GOOD_MASK: Final = TYPE_MASK | ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +117,23 @@ class ClientMachine(ClientExchange):
 
     def region_read(self, index: int, offset: int, count: int, done: Done[bytes]) -> None:
         """REGION_READ, in pieces where that is more than either end takes."""
-        if count <= self.max_transfer:
-            self._read(index, offset, count, done)
+        if count > self.max_transfer:
+            self._read_pieces(index, offset, count, done)
             return
+        table = self._table
+        ident = table.free_id()
+        try:
+            request = _pack(ident, READ, ACCESS_SIZE, 0, 0, offset, index, count)
+        except StructError as error:
+            raise out_of_range(error, offset, index, count) from None
+        sent = table.sent
+        if self.version is None or self.closed or len(sent) >= table.limit:
+            done(self.refused(Command.REGION_READ))
+        else:
+            sent[ident] = ReadSent(count, done, self.counters)
+            self._send((request,), ())
+
+    def _read_pieces(self, index: int, offset: int, count: int, done: Done[bytes]) -> None:
         pieces: list[bytes] = []
         have = 0
 
@@ -123,19 +147,9 @@ class ClientMachine(ClientExchange):
             if have == count:
                 done(b"".join(pieces))
             else:
-                self._read(index, offset + have, min(self.max_transfer, count - have), piece)
+                self.region_read(index, offset + have, min(self.max_transfer, count - have), piece)
 
-        self._read(index, offset, self.max_transfer, piece)
-
-    def _read(self, index: int, offset: int, count: int, done: Done[bytes]) -> None:
-        def decode(payload: memoryview, _descriptors: list[Descriptor]) -> bytes:
-            if not count:
-                return b""
-            if len(payload) != ACCESS.size + count or ACCESS.unpack_from(payload)[2] != count:
-                raise MdevError(EINVAL, f"{len(payload)} bytes for {count}")
-            return bytes(payload[ACCESS.size :])
-
-        self.ask(Command.REGION_READ, (pack(ACCESS, offset, index, count),), decode, done)
+        self.region_read(index, offset, self.max_transfer, piece)
 
     def region_write(
         self, index: int, offset: int, data: bytes, done: Done[None] | None = None, *, posted: bool = False
@@ -147,33 +161,69 @@ class ClientMachine(ClientExchange):
         told = done if done is not None else _forget
         if posted:
             told(self._post(index, offset, data))
-            return
+        elif len(data) <= self.max_send:
+            self._write(index, offset, data, told)
+        else:
+            self._write_pieces(index, offset, data, told)
+
+    def _write_pieces(self, index: int, offset: int, data: bytes, done: Done[None]) -> None:
         have = 0
 
         def piece(result: MdevError | None) -> None:
             nonlocal have
             have += self.max_send
             if isinstance(result, MdevError) or have >= len(data):
-                told(result)
+                done(result)
             else:
                 self._write(index, offset + have, data[have : have + self.max_send], piece)
 
         self._write(index, offset, data[: self.max_send], piece)
 
     def _write(self, index: int, offset: int, data: bytes, done: Done[None]) -> None:
-        def decode(payload: memoryview, _descriptors: list[Descriptor]) -> None:
-            if payload and (len(payload) < ACCESS.size or ACCESS.unpack_from(payload)[2] != len(data)):
-                raise MdevError(EINVAL, f"{bytes(payload[:16]).hex()} for {len(data)} bytes")
-
-        self.ask(Command.REGION_WRITE, (pack(ACCESS, offset, index, len(data)), data), decode, done)
+        table, count = self._table, len(data)
+        ident = table.free_id()
+        try:
+            head = _pack(ident, WRITE, ACCESS_SIZE + count, 0, 0, offset, index, count)
+        except StructError as error:
+            raise out_of_range(error, offset, index, count) from None
+        sent = table.sent
+        if self.version is None or self.closed or len(sent) >= table.limit:
+            done(self.refused(Command.REGION_WRITE))
+        else:
+            sent[ident] = WriteSent(count, done, self.counters)
+            self._send((head, data), ())
 
     def _post(self, index: int, offset: int, data: bytes) -> MdevError | None:
         refusal = self.refusal(Command.REGION_WRITE)
         if refusal is None:
             for at in range(0, len(data), self.max_send):
                 piece = data[at : at + self.max_send]
-                self.post(Command.REGION_WRITE, (pack(ACCESS, offset + at, index, len(piece)), piece))
+                count, ident = len(piece), self._table.free_id()
+                try:
+                    head = _pack(ident, WRITE, ACCESS_SIZE + count, NO_REPLY, 0, offset + at, index, count)
+                except StructError as error:
+                    raise out_of_range(error, offset + at, index, count) from None
+                self._send((head, piece), ())
         return refusal
+
+    def message(self, data: Data, descriptors: list[Descriptor]) -> None:
+        """Take one whole message, header included, and its descriptors, which are taken over; never raises."""
+        size = len(data)
+        if size >= ACCESS_SIZE and not descriptors:
+            # The good answer to an access, before everything else; an id that is known has been negotiated.
+            ident, command, told, flags, _error, _offset, _index, count = _unpack(data)
+            if told == size and flags & _GOOD_MASK == TYPE_REPLY:
+                sent = self._table.sent.get(ident)
+                if command == READ:
+                    if isinstance(sent, ReadSent) and sent.count == count and size == ACCESS_SIZE + count:
+                        del self._table.sent[ident]
+                        sent.done(bytes(data[ACCESS_SIZE:]))
+                        return
+                elif isinstance(sent, WriteSent) and command == WRITE and sent.count == count and size == ACCESS_SIZE:
+                    del self._table.sent[ident]
+                    sent.done(None)
+                    return
+        super().message(data, descriptors)
 
     def dma_map(
         self,

@@ -89,6 +89,7 @@ class ClientExchange:
         """Data bytes of one message to the server."""
         self.closed = False
         self._carrier, self._limits = carrier, limits
+        self._send = carrier.send
         self._max_fds = 0
         self._table = ReplyTable(limits.max_requests, limits.timeout_s, self.counters)
 
@@ -217,9 +218,11 @@ class ClientExchange:
         else:
             self._carrier.send(command_parts(self._table.add(command, answer), command, *parts), descriptors)
 
-    def post(self, command: Command, parts: tuple[Data, ...]) -> None:
-        """Send a command that wants no reply."""
-        self._carrier.send(command_parts(self._table.skip(), command, *parts, flags=NO_REPLY), ())
+    def refused(self, command: Command) -> MdevError:
+        """Why a command without descriptors cannot be sent, of which somebody has seen that it cannot."""
+        refusal = self.refusal(command)
+        assert refusal is not None
+        return refusal
 
     def refusal(self, command: Command, descriptors: Sequence[Descriptor] = ()) -> MdevError | None:
         """Why a command cannot be sent now; None: it can."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from pvnet.core.machine import Counters
 from pvnet.mdev.errors import MdevError
@@ -20,60 +20,78 @@ from pvnet.mdev.vfio_user import ERROR, Descriptor, command_name
 from pvnet.papr.errno import ETIMEDOUT
 
 IDS: Final = 1 << 16
+_ID_MASK: Final = IDS - 1
 
 Answer: TypeAlias = Callable[[memoryview | MdevError, list[Descriptor]], None]
 """Takes a payload, or why there is none; descriptors it wants it removes from the list."""
 
 
+class Sent(Protocol):
+    """A command that waits for its reply."""
+
+    @property
+    def command(self) -> int:
+        """Its number."""
+        ...
+
+    since: float | None
+    """First time at which :meth:`ReplyTable.expire` saw it."""
+
+    def answer(self, payload: memoryview | MdevError, descriptors: list[Descriptor]) -> None:
+        """See :data:`Answer`."""
+        ...
+
+
 @dataclass(slots=True)
-class _Sent:
+class _Called:
     command: int
     answer: Answer
     since: float | None = None
-    """First time at which :meth:`ReplyTable.expire` saw it."""
 
 
 class ReplyTable:
     """Commands of one direction of one connection, by message id."""
 
     def __init__(self, limit: int, timeout_s: float, counters: Counters) -> None:
-        self._limit = min(limit, IDS - 1)
+        self.limit = min(limit, IDS - 1)
+        """How many may wait."""
         self._timeout_s = timeout_s
         self._counters = counters
-        self._sent: dict[int, _Sent] = {}
+        self.sent: dict[int, Sent] = {}
+        """What waits, by id.  Who sends all the time puts its own objects here (:meth:`free_id` tells the id)."""
         self._next = 0
 
     def __len__(self) -> int:
-        return len(self._sent)
+        return len(self.sent)
 
     @property
     def full(self) -> bool:
         """Whether no further command may be sent now."""
-        return len(self._sent) >= self._limit
+        return len(self.sent) >= self.limit
 
     def add(self, command: int, answer: Answer) -> int:
         """Return the id for a command that is about to be sent; the table is not :attr:`full`."""
-        ident = self.skip()
-        self._sent[ident] = _Sent(command, answer)
+        ident = self.free_id()
+        self.sent[ident] = _Called(command, answer)
         return ident
 
-    def skip(self) -> int:
-        """Return an id for a command that wants no reply."""
+    def free_id(self) -> int:
+        """Return an id that is free; for a command that wants no reply, or for :attr:`sent`."""
         ident = self._next
-        while ident in self._sent:
-            ident = (ident + 1) % IDS
-        self._next = (ident + 1) % IDS
+        while ident in self.sent:
+            ident = (ident + 1) & _ID_MASK
+        self._next = (ident + 1) & _ID_MASK
         return ident
 
     def reply(
         self, ident: int, command: int, flags: int, errno: int, payload: memoryview, descriptors: list[Descriptor]
     ) -> None:
         """Take a reply: whoever waits for it is told."""
-        sent = self._sent.get(ident)
+        sent = self.sent.get(ident)
         if sent is None or sent.command != command:
             self._counters["replies_unexpected"] += 1
             return
-        del self._sent[ident]
+        del self.sent[ident]
         if flags & ERROR:
             self._counters["replies_error"] += 1
             sent.answer(MdevError(MdevError(errno).code, f"{command_name(command)} refused"), descriptors)
@@ -86,19 +104,20 @@ class ReplyTable:
         A reply that comes later finds nothing and is ignored.
         """
         late = []
-        for ident, sent in self._sent.items():
+        for ident, sent in self.sent.items():
             if sent.since is None:
                 sent.since = now
             elif now - sent.since >= self._timeout_s:
                 late.append(ident)
         for ident in late:
-            gone = self._sent.pop(ident, None)
+            gone = self.sent.pop(ident, None)
             if gone is not None:
                 self._counters["replies_late"] += 1
                 gone.answer(MdevError(ETIMEDOUT, f"{command_name(gone.command)} not answered"), [])
 
     def fail(self, error: MdevError) -> None:
         """Give up everything."""
-        sent, self._sent = self._sent, {}
-        for each in sent.values():
+        sent = tuple(self.sent.values())
+        self.sent.clear()
+        for each in sent:
             each.answer(error, [])

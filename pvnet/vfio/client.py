@@ -55,6 +55,8 @@ class VfioUserClient:
         self._limits = limits or ClientLimits(timeout_s=timeout_s)
         self.transport = transport(self._received, self.ended)
         self.machine = ClientMachine(self.transport, self._limits)
+        if isinstance(self.transport, SocketTransport):
+            self.transport.socket.received = self.machine.message  # nothing in between, as in a server
         self.on_ended: Callable[[str], None] = lambda _: None
         """Told once why the connection has ended, unless :meth:`close` was called."""
         self._end: str | None = None
@@ -143,13 +145,16 @@ class VfioUserClient:
     def _call(self, request: Callable[..., None], *args: Any) -> asyncio.Future[Any]:
         """Make a request whose last positional argument is the callback."""
         if self._end is not None:
-            raise PeerDiedError(f"the connection has ended: {self._end}")
+            raise self._ended_error()
         future: asyncio.Future[Any] = self._loop.create_future()
         request(*args, partial(self._done, future))
         return future
 
+    def _ended_error(self) -> PeerDiedError:
+        return PeerDiedError(f"the connection has ended: {self._end}")
+
     def _done(self, future: asyncio.Future[Any], result: object) -> None:
-        if type(result) is bytes and not future.done():
+        if (result is None or type(result) is bytes) and not future.done():
             future.set_result(result)
         elif future.done():  # its waiter has been cancelled
             if isinstance(result, RegionReply) and result.descriptor is not None:
@@ -161,7 +166,7 @@ class VfioUserClient:
 
     def _error(self, error: MdevError) -> PvnetError:
         if self._end is not None:
-            return PeerDiedError(f"the connection has ended: {self._end}")
+            return self._ended_error()
         if self._is_expiring:
             return DeadlineError(f"the server did not answer within {self._limits.timeout_s:g} s")
         if self.machine.closed and error.errno == ENODEV:
@@ -210,13 +215,21 @@ class VfioUserClient:
 
     def read(self, region: int, offset: int, count: int) -> asyncio.Future[bytes]:
         """Read ``count`` bytes of a region."""
-        return self._call(self.machine.region_read, region, offset, count)
+        if self._end is not None:
+            raise self._ended_error()
+        future: asyncio.Future[bytes] = self._loop.create_future()
+        self.machine.region_read(region, offset, count, partial(self._done, future))
+        return future
 
     def write(self, region: int, offset: int, data: bytes, *, posted: bool = False) -> asyncio.Future[None]:
         """Write into a region; ``posted``: do not wait for the answer, there is none."""
         if posted:
             return self._call(partial(self.machine.region_write, posted=True), region, offset, data)
-        return self._call(self.machine.region_write, region, offset, data)
+        if self._end is not None:
+            raise self._ended_error()
+        future: asyncio.Future[None] = self._loop.create_future()
+        self.machine.region_write(region, offset, data, partial(self._done, future))
+        return future
 
     async def map_region(self, index: int, *, unsealed: bool = False) -> RegionMapping:
         """Map what may be mapped of a region; closed with the client at the latest.

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Management(_message.Message):
-    __slots__ = ("token", "list_partitions", "show_partition", "power_on", "power_off", "issue_hcall", "show_status", "shut_down", "scm_inject", "finish_flush", "vbus", "switch", "ping", "devcall", "mdev", "mdev_assign")
+    __slots__ = ("token", "list_partitions", "show_partition", "power_on", "power_off", "issue_hcall", "show_status", "shut_down", "scm_inject", "finish_flush", "vbus", "switch", "ping", "devcall", "mdev", "mdev_assign", "tap")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LIST_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     SHOW_PARTITION_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,7 @@ class Management(_message.Message):
     DEVCALL_FIELD_NUMBER: _ClassVar[int]
     MDEV_FIELD_NUMBER: _ClassVar[int]
     MDEV_ASSIGN_FIELD_NUMBER: _ClassVar[int]
+    TAP_FIELD_NUMBER: _ClassVar[int]
     token: int
     list_partitions: ListPartitions
     show_partition: ShowPartition
@@ -41,7 +42,8 @@ class Management(_message.Message):
     devcall: VbusDevcall
     mdev: MdevAdmin
     mdev_assign: MdevAssign
-    def __init__(self, token: _Optional[int] = ..., list_partitions: _Optional[_Union[ListPartitions, _Mapping]] = ..., show_partition: _Optional[_Union[ShowPartition, _Mapping]] = ..., power_on: _Optional[_Union[PowerOn, _Mapping]] = ..., power_off: _Optional[_Union[PowerOff, _Mapping]] = ..., issue_hcall: _Optional[_Union[IssueHcall, _Mapping]] = ..., show_status: _Optional[_Union[ShowStatus, _Mapping]] = ..., shut_down: _Optional[_Union[ShutDown, _Mapping]] = ..., scm_inject: _Optional[_Union[ScmInject, _Mapping]] = ..., finish_flush: _Optional[_Union[FinishFlush, _Mapping]] = ..., vbus: _Optional[_Union[VbusAdmin, _Mapping]] = ..., switch: _Optional[_Union[SwitchAdmin, _Mapping]] = ..., ping: _Optional[_Union[NetPing, _Mapping]] = ..., devcall: _Optional[_Union[VbusDevcall, _Mapping]] = ..., mdev: _Optional[_Union[MdevAdmin, _Mapping]] = ..., mdev_assign: _Optional[_Union[MdevAssign, _Mapping]] = ...) -> None: ...
+    tap: Tap
+    def __init__(self, token: _Optional[int] = ..., list_partitions: _Optional[_Union[ListPartitions, _Mapping]] = ..., show_partition: _Optional[_Union[ShowPartition, _Mapping]] = ..., power_on: _Optional[_Union[PowerOn, _Mapping]] = ..., power_off: _Optional[_Union[PowerOff, _Mapping]] = ..., issue_hcall: _Optional[_Union[IssueHcall, _Mapping]] = ..., show_status: _Optional[_Union[ShowStatus, _Mapping]] = ..., shut_down: _Optional[_Union[ShutDown, _Mapping]] = ..., scm_inject: _Optional[_Union[ScmInject, _Mapping]] = ..., finish_flush: _Optional[_Union[FinishFlush, _Mapping]] = ..., vbus: _Optional[_Union[VbusAdmin, _Mapping]] = ..., switch: _Optional[_Union[SwitchAdmin, _Mapping]] = ..., ping: _Optional[_Union[NetPing, _Mapping]] = ..., devcall: _Optional[_Union[VbusDevcall, _Mapping]] = ..., mdev: _Optional[_Union[MdevAdmin, _Mapping]] = ..., mdev_assign: _Optional[_Union[MdevAssign, _Mapping]] = ..., tap: _Optional[_Union[Tap, _Mapping]] = ...) -> None: ...
 
 class ListPartitions(_message.Message):
     __slots__ = ("first",)
@@ -287,6 +289,14 @@ class MdevAdmin(_message.Message):
     offset: int
     length: int
     def __init__(self, verb: _Optional[_Union[MdevAdmin.Verb, str]] = ..., name: _Optional[str] = ..., parent: _Optional[str] = ..., type: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ..., force: bool = ..., path: _Optional[str] = ..., data: _Optional[bytes] = ..., host: _Optional[str] = ..., partition: _Optional[str] = ..., region: _Optional[int] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+
+class Tap(_message.Message):
+    __slots__ = ("path", "snaplen")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SNAPLEN_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    snaplen: int
+    def __init__(self, path: _Optional[str] = ..., snaplen: _Optional[int] = ...) -> None: ...
 
 class MdevAssign(_message.Message):
     __slots__ = ("name", "host", "release")

@@ -339,11 +339,8 @@ class _Move:
 
     async def _undo(self) -> None:
         """The device stays here, and goes on."""
-        try:
-            set_state(self._device, MigrationState.STOP)
-            set_state(self._device, MigrationState.RUNNING)
-        finally:
-            self._sessions.resume(self._device)
+        self._device.migration.abandon()  # in whatever state it is, with whatever is under way
+        self._sessions.resume(self._device)
         try:
             await self._migration.step(self._to, MdevTransfer(step=MdevTransfer.ABORT, transfer=self._transfer))
         except PvnetError:

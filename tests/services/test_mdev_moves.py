@@ -11,6 +11,7 @@ import pytest
 from behaviour_worlds import Loopback
 
 from pvnet.core.errors import RefusedError
+from pvnet.mdev.names import MigrationState
 from pvnet.mdev.vfio_user import Command
 from pvnet.papr.errno import EACCES
 from pvnet.pb.v1.envelope_pb2 import Envelope
@@ -181,3 +182,18 @@ async def test_a_removal_that_does_not_wait_takes_nothing_away() -> None:
         for _ in range(20):
             await admin(lab, "east", MdevAdmin.SHOW)
         assert lab.mdev_host("east").sessions.sessions == [session], "the partition was not asked to let go"
+
+
+async def test_a_move_that_fails_early_leaves_nothing_at_the_destination() -> None:
+    """It fails while the device runs and has something under way, so that it cannot be stopped."""
+    async with InProcessLab(TOPOLOGY, Loopback(LoopbackNetwork())) as lab:
+        east, west = lab.mdev_host("east"), lab.mdev_host("west")
+        device = east.hosted(CARD)
+        device.migration._busy = lambda: True
+        with pytest.raises(RefusedError, match="under way"):
+            await admin(lab, "east", MdevAdmin.MIGRATE, name=CARD, host="west")
+        assert not west.moves.incoming
+        assert not west.registry.tables.mdevs
+        assert device.migration.state == MigrationState.RUNNING
+        device.migration._busy = lambda: False
+        await admin(lab, "east", MdevAdmin.MIGRATE, name=CARD, host="west")

@@ -66,7 +66,13 @@ class SocketTransport:
     ) -> None:
         self.max_fds = limits.max_fds
         self.socket = MessageSocket(
-            sock, received, ended, takers=CLIENT_TAKERS, max_fds=limits.max_fds, max_message=limits.max_message
+            sock,
+            received,
+            ended,
+            takers=CLIENT_TAKERS,
+            max_fds=limits.max_fds,
+            max_message=limits.max_message,
+            lingers=True,
         )
         self.send: Callable[[Sequence[Data], Sequence[Descriptor]], None] = self.socket.send
 

@@ -16,6 +16,10 @@ Descriptors in excess (``MSG_CTRUNC``, or too many for one message) end the conn
 A header whose size cannot be is handed on alone, 16 bytes: the session answers and closes, since nothing that follows
 can be understood (spec: mdev B6).
 
+**Answers to several** messages of one piece are joined (:mod:`pvnet.vfio.output`): a peer that has many requests under
+way costs one system call for many answers.  A client's answers wake tasks, which ask again in the same turn of the
+loop: with ``lingers`` these are joined, too.  A message that came alone is answered alone, at once.
+
 Sending never blocks and never raises.  What the kernel does not take waits in a queue; a peer that lets it grow beyond
 :data:`MAX_QUEUE_BYTES` or takes nothing for :data:`STALL_S` seconds is disconnected.
 
@@ -70,6 +74,7 @@ class MessageSocket:
     """See the module's text.  Owns the socket.
 
     :param takers: commands that may have descriptors: :data:`SERVER_TAKERS` or :data:`CLIENT_TAKERS`.
+    :param lingers: also join what is sent later in the turn of the loop in which several messages came.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class MessageSocket:
         max_message: int = MAX_MESSAGE,
         max_queue_bytes: int = MAX_QUEUE_BYTES,
         stall_s: float = STALL_S,
+        lingers: bool = False,
     ) -> None:
         self.counters = Counters()
         self.is_open = True
@@ -106,6 +112,7 @@ class MessageSocket:
         """Descriptors by where their message begins."""
         self._undecided: list[tuple[int, int, list[int]]] = []
         """Descriptors of pieces (begin, end) that are known to be of one of several messages."""
+        self._lingers = lingers
         self._has_backlog = False
         self._has_lost_frame = False
         self._is_reading = True
@@ -165,15 +172,26 @@ class MessageSocket:
 
     def _hand_on(self) -> None:
         """Hand on what is complete, at most a batch of it; the rest in the next turn."""
-        left = BATCH
         if self._undecided:
             self._decide()
+        handed = self._hand_on_batch()
+        if handed > 1:
+            if self._lingers and self.is_open:
+                self._loop.call_soon(self._output.release)  # behind the tasks that were woken
+            else:
+                self._output.release()
+
+    def _hand_on_batch(self) -> int:
+        """Returns how many messages were handed on; from the second on, answers are held."""
+        handed = 0
         while self._is_reading and (size := self._next_size()):
-            if not left:
+            if handed == BATCH:
                 self._has_backlog = True
                 self._loop.call_soon(self._continue)
-                return
-            left -= 1
+                return handed
+            handed += 1
+            if handed == 2:
+                self._output.hold()
             begin = self._begin
             fds = self._fds.pop(begin, []) if self._fds else []
             self._begin = begin + size
@@ -183,6 +201,7 @@ class MessageSocket:
                 self.finish("a message whose size cannot be")
         if self._is_reading:
             self._make_room()
+        return handed
 
     def _next_size(self) -> int:
         """Size of the next message if it is complete and may be handed on, else 0."""

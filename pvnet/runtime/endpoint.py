@@ -23,12 +23,21 @@ from typing import Any, Final, Literal, Self, TypeVar, assert_never
 import structlog
 
 import pvnet
-from pvnet.core.errors import DeadlineError, LocalError, PeerDiedError, PvnetError, RefusedError, UnreachableError
+from pvnet.core.errors import (
+    ConfigError,
+    DeadlineError,
+    LocalError,
+    PeerDiedError,
+    PvnetError,
+    RefusedError,
+    UnreachableError,
+)
 from pvnet.core.machine import Note
 from pvnet.core.names import NodeName, check_name
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.lifecycle_pb2 import Lifecycle
 from pvnet.runtime.log import LEVELS
+from pvnet.runtime.message_tap import MessageTap
 from pvnet.transport.base import Port
 from pvnet.transport.envelope import REPLY_BODIES, SCHEMA_VERSION
 from pvnet.transport.link import (
@@ -92,6 +101,11 @@ class Endpoint:
         """Told the peer, and whether frames to it go directly, when that changes."""
         self.superseded = asyncio.Event()
         self.snoop: list[Callable[[str, Envelope], None]] = []
+        """Get every message: "in" or "out", and the envelope."""
+        self.tap: MessageTap | None = None
+        """A recorder's, while it records."""
+        self.on_tap: list[Callable[[int], None]] = []
+        """Told when a recorder comes or goes (0): most bytes of memory contents per record."""
         self._port = port
         self._handlers: dict[str, Handler] = {}
         self._share_handlers: dict[str, ShareHandler] = {}
@@ -142,6 +156,7 @@ class Endpoint:
             self._finish(number, UnreachableError(f"{self.name} is shutting down"))
         for _, _, waiter in self._waiters:
             waiter.cancel()
+        self._end_tap()
         await self._port.close(self._state(Lifecycle.DEATH, text), forget=self.role == "client")
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
@@ -492,9 +507,14 @@ class Endpoint:
     def _send(self, destination: NodeName, envelope: Envelope) -> None:
         envelope.monotonic_ns = time.monotonic_ns()
         envelope.wall_ns = time.time_ns()
-        self._snoop("out", envelope)
         self.counters["sent"] += 1
-        self._outputs(self.link.send(destination, envelope, self._loop.time()))
+        outputs = self.link.send(destination, envelope, self._loop.time())
+        if self.snoop:  # as it goes out: stream and number are filled in, unless it has to wait
+            envelope.schema, envelope.lab = SCHEMA_VERSION, self.lab
+            envelope.source, envelope.source_incarnation = self.name, self.incarnation
+            envelope.destination = destination
+            self._snoop("out", envelope)
+        self._outputs(outputs)
 
     def _outputs(self, outputs: list[LinkOutput]) -> None:
         for output in outputs:
@@ -542,6 +562,9 @@ class Endpoint:
             else:
                 self._finish(envelope.correlation, envelope)
             return
+        if kind == "management" and envelope.management.HasField("tap"):
+            self._tap_command(envelope)
+            return
         handler = self._handlers.get(kind)
         if handler is None:
             self.counters["unhandled"] += 1
@@ -556,8 +579,32 @@ class Endpoint:
             if envelope.correlation:
                 self.refuse(envelope, f"{self.name} failed on {kind}: {type(error).__name__}")
 
+    def _tap_command(self, envelope: Envelope) -> None:
+        """A recorder wants copies of our messages, or no more of them."""
+        self._end_tap()
+        command = envelope.management.tap
+        reply = Envelope()
+        reply.management_reply.SetInParent()
+        if command.path:
+            try:
+                tap = MessageTap(self.name, command.path, self._end_tap)
+            except ConfigError as error:
+                self.refuse(envelope, str(error))
+                return
+            self.tap = tap
+            self.snoop.append(tap.envelope)
+            self._tell_all(self.on_tap, command.snaplen)
+        self.reply(envelope, reply)
+
+    def _end_tap(self) -> None:
+        tap, self.tap = self.tap, None
+        if tap is not None:
+            self.snoop.remove(tap.envelope)
+            tap.close()
+            self._tell_all(self.on_tap, 0)
+
     def _snoop(self, direction: str, envelope: Envelope) -> None:
-        for tap in self.snoop:
+        for tap in tuple(self.snoop):
             try:
                 tap(direction, envelope)
             except Exception as error:  # who listens in never disturbs

@@ -1,0 +1,218 @@
+"""Recording a running lab: every message of every node, and what moved in shared memory, as one capture.
+
+Each node sends copies through a socket of its own (:mod:`pvnet.runtime.message_tap`) and never waits for us: what we
+cannot take in time is dropped there, counted, and written into the file.  A message between two nodes of the lab is
+recorded once, as its sender sends it; one from somebody else (a client) as the node receives it.
+
+Nodes that start while we record are recorded from then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import platform
+import socket
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Final, Protocol, Self
+
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+import pvnet
+from pvnet.capture.model import LINKTYPE_ENVELOPE, CaptureInfo, Direction, Interface
+from pvnet.client.lab import Lab
+from pvnet.core.errors import PvnetError, WireError
+from pvnet.pb.v1 import envelope_pb2
+from pvnet.pb.v1.envelope_pb2 import Envelope
+from pvnet.pb.v1.management_pb2 import Management, Tap
+from pvnet.runtime.message_tap import BUFFER_BYTES, HELLO, PACKET_MAX, TapRecord, decode
+from pvnet.runtime.topology import SUPERVISOR
+from pvnet.transport.link import PeerUp
+
+_BATCH: Final = 256
+"""Most packets of one node that are written in one turn of the loop."""
+_ASK_S: Final = 5.0
+
+
+class Writer(Protocol):
+    """What is written to (:class:`~pvnet.capture.pvcap.CaptureWriter`)."""
+
+    def record(
+        self,
+        interface: Interface,
+        time_ns: int | None,
+        data: bytes,
+        *,
+        direction: Direction = ...,
+        original_bytes: int = ...,
+        comment: str = ...,
+    ) -> None:
+        """Write a record."""
+        ...
+
+    def statistics(self, received: dict[str, int], dropped: dict[str, int]) -> None:
+        """Write how many there were, and how many were lost."""
+        ...
+
+
+def schema() -> bytes:
+    """Return the descriptors of all messages, as a serialized FileDescriptorSet: imports before their users."""
+    found = FileDescriptorSet()
+    done: set[str] = set()
+
+    def add(file: object) -> None:
+        name = file.name  # type: ignore[attr-defined]
+        if name in done:
+            return
+        done.add(name)
+        for each in file.dependencies:  # type: ignore[attr-defined]
+            add(each)
+        file.CopyToProto(found.file.add())  # type: ignore[attr-defined]
+
+    add(envelope_pb2.DESCRIPTOR)
+    return found.SerializeToString(deterministic=True)
+
+
+def capture_info(topology_json: str) -> CaptureInfo:
+    """Return what a capture made here says of itself."""
+    return CaptureInfo(
+        application=f"pvnet {pvnet.__version__}",
+        hardware=platform.machine(),
+        os=f"{platform.system()} {platform.release()}",
+        topology=topology_json,
+        schema=schema(),
+    )
+
+
+class _Source:
+    """The socket of one node."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.node = ""
+
+
+class Recorder:
+    """See the module's text; ``async with``.  ``snaplen``: bytes of memory contents per record, 0 for none."""
+
+    def __init__(self, lab: Lab, writer: Writer, *, snaplen: int = 0) -> None:
+        self.received: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.nodes: set[str] = set()
+        """Nodes that are recorded."""
+        self.problems: list[str] = []
+        self._lab = lab
+        self._writer = writer
+        self._snaplen = snaplen
+        self._interfaces: dict[tuple[str, str, int], Interface] = {}
+        self._sources: dict[int, _Source] = {}
+        self._scratch = tempfile.TemporaryDirectory(prefix="pvnet-record-")
+        self._path = Path(self._scratch.name) / "tap"
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._loop = asyncio.get_running_loop()
+
+    async def __aenter__(self) -> Self:
+        self._listener.bind(str(self._path))
+        self._listener.listen(64)
+        self._listener.setblocking(False)
+        self._loop.add_reader(self._listener.fileno(), self._accept)
+        endpoint = self._lab.endpoint
+        endpoint.on_peer_up.append(self._peer_up)
+        names = [SUPERVISOR, *self._lab.topology.node_names]
+        for name in names:
+            endpoint.watch(name)
+        await asyncio.gather(*(self._tap(name) for name in names if endpoint.link.peer_incarnation(name)))
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._lab.endpoint.on_peer_up.remove(self._peer_up)
+        nodes, self.nodes = self.nodes, set()
+        await asyncio.gather(*(self._ask(name, "") for name in nodes))
+        self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+        for source in list(self._sources.values()):
+            while self._read(source):
+                pass
+            self._end(source)
+        self._writer.statistics(dict(self.received), dict(self.dropped))
+        self._scratch.cleanup()
+
+    # --- nodes -------------------------------------------------------------------------------------------------------
+
+    def _peer_up(self, event: PeerUp) -> None:
+        if event.node not in self.nodes:
+            self._lab.endpoint.spawn(self._tap(event.node), "tap")
+
+    async def _tap(self, node: str) -> None:
+        if node in {SUPERVISOR, *self._lab.topology.node_names}:
+            await self._ask(node, str(self._path))
+
+    async def _ask(self, node: str, path: str) -> None:
+        command = Management(tap=Tap(path=path, snaplen=self._snaplen))
+        try:
+            await self._lab.endpoint.call(node, Envelope(management=command), _ASK_S, wait_for_peer=False)
+        except PvnetError as error:
+            if path:
+                self.problems.append(f"{node} is not recorded: {error}")
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            sock, _ = self._listener.accept()
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+            source = self._sources[sock.fileno()] = _Source(sock)
+            self._loop.add_reader(sock.fileno(), self._readable, source)
+
+    def _readable(self, source: _Source) -> None:
+        for _ in range(_BATCH):
+            if not self._read(source):
+                return
+
+    def _read(self, source: _Source) -> bool:
+        """Take one packet; whether there was one."""
+        try:
+            packet = source.socket.recv(PACKET_MAX)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            packet = b""
+        if not packet:
+            self._end(source)
+            return False
+        try:
+            self._take(source, decode(packet))
+        except WireError as error:
+            self.problems.append(f"{source.node or 'a node'}: {error}")
+        return True
+
+    def _end(self, source: _Source) -> None:
+        if self._sources.pop(source.socket.fileno(), None) is not None:
+            self._loop.remove_reader(source.socket.fileno())
+            source.socket.close()
+            self.nodes.discard(source.node)
+
+    def _take(self, source: _Source, record: TapRecord) -> None:
+        if record.link_type == HELLO:
+            source.node = record.data.decode(errors="replace")
+            self.nodes.add(source.node)
+            return
+        key = (source.node, record.channel, record.link_type)
+        interface = self._interfaces.get(key)
+        if interface is None:
+            name = f"{source.node}/{record.channel}"
+            interface = self._interfaces[key] = Interface(name, record.link_type, f"{record.channel} of {source.node}")
+        if record.dropped:
+            self.dropped[interface.name] += record.dropped
+        is_in = record.direction == Direction.IN
+        if is_in and record.link_type == LINKTYPE_ENVELOPE and record.other in self.nodes:
+            return  # its sender's copy is there
+        self.received[interface.name] += 1
+        self._writer.record(
+            interface,
+            record.time_ns,
+            record.data,
+            direction=Direction(record.direction),
+            original_bytes=record.original_bytes if record.original_bytes > len(record.data) else 0,
+        )

@@ -177,8 +177,8 @@ class Memory:
         if not self.iova <= request.address <= request.address + length <= self.iova + len(self.data):
             raise MdevError(EFAULT, f"{length} bytes at {request.address:#x}")
         if isinstance(request, DmaWrite):
-            self.writes.append((request.address, request.data))
-            self.put(request.address, request.data)
+            self.writes.append((request.address, bytes(request.data)))
+            self.put(request.address, bytes(request.data))
             return b""
         self.reads.append((request.address, length))
         data = self.get(request.address, length)

@@ -8,9 +8,10 @@ descriptor: the same object serves partitions of a lab and vfio-user clients.
   :class:`MdevDevice` is opened by one user at a time.
 * The framework checks every number first: a device only sees accesses that lie inside of an existing region and that
   the region's flags allow, and SET_IRQS does not reach it at all (:meth:`MdevDevice.irq_changed` tells).
-* **Memory of the user** is reached only by :data:`Steps`: a generator that yields :class:`DmaRead` and
-  :class:`DmaWrite`, is resumed with the bytes, and gets :class:`~pvnet.mdev.errors.MdevError` (EFAULT) thrown in where
-  nothing is mapped.  Whether the memory is mapped here or asked for by messages makes no difference to it.
+* **Memory of the user** is reached only by :data:`Steps`: a generator that yields :class:`DmaRead`,
+  :class:`DmaReadInto` and :class:`DmaWrite`, is resumed with the bytes, and gets
+  :class:`~pvnet.mdev.errors.MdevError` (EFAULT) thrown in where nothing is mapped.  Whether the memory is mapped here
+  or asked for by messages makes no difference to it.
 * Refusals are :class:`~pvnet.mdev.errors.MdevError`.  Any other exception is a failure of the device: that one request
   answers EIO, a log line says where, and nobody else is disturbed.
 
@@ -43,16 +44,30 @@ class DmaRead:
 
 
 @dataclass(frozen=True, slots=True)
-class DmaWrite:
-    """Store ``data`` at I/O address ``address`` of the user's memory; all of it or, on EFAULT, nothing."""
+class DmaReadInto:
+    """Read as many bytes as ``target`` has room for into ``target``, which is writable and of plain bytes.
+
+    For whoever reads much: memory that is mapped here is copied once.  After an error ``target`` may have been changed.
+    """
 
     address: int
-    data: bytes
+    target: memoryview
 
 
-DmaRequest: TypeAlias = DmaRead | DmaWrite
+@dataclass(frozen=True, slots=True)
+class DmaWrite:
+    """Store ``data`` at I/O address ``address`` of the user's memory; all of it or, on EFAULT, nothing.
+
+    A ``memoryview`` is of plain bytes, which must not change before the write has ended.
+    """
+
+    address: int
+    data: bytes | memoryview
+
+
+DmaRequest: TypeAlias = DmaRead | DmaReadInto | DmaWrite
 Steps: TypeAlias = Generator[DmaRequest, bytes, T]
-"""Work that touches the user's memory; resumed with the bytes of a :class:`DmaRead`, ``b""`` after a write."""
+"""Work that touches the user's memory; resumed with the bytes of a :class:`DmaRead`, ``b""`` after the others."""
 
 
 # --- regions ----------------------------------------------------------------------------------------------------------

@@ -148,6 +148,15 @@ class DmaTable:
         for region in self.regions:
             self.drop(region)
 
+    def whole(self, address: int, length: int, *, write: bool) -> DmaRegion | None:
+        """Return the map that has all of an access and permits it; None: there is none, :meth:`pieces` knows more."""
+        at = bisect_right(self._starts, address) - 1
+        if at < 0:
+            return None
+        region = self._regions[at]
+        fits = address + length <= region.address + region.size and region.flags & (_WRITE if write else _READ)
+        return region if fits else None
+
     def pieces(self, address: int, length: int, *, write: bool) -> list[Piece]:
         """Return the parts of an access of ``length`` > 0 bytes.
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator
 from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 from pvnet.core.errors import LocalError
-from pvnet.mdev.device import DmaRead, DmaRequest, DmaWrite, Steps
+from pvnet.mdev.device import DmaRead, DmaReadInto, DmaRequest, DmaWrite, Steps
 from pvnet.mdev.dirty import DirtyPages
 from pvnet.mdev.dma import DmaRegion, DmaTable, Piece
 from pvnet.mdev.errors import MdevError
@@ -128,77 +128,90 @@ class Program(Generic[T]):
         self._close()
 
     def _step(self, answer: Answer | None) -> None:
-        try:
-            if self._transfer is not None:
-                answer = self._next_message(self._transfer, answer)
-            else:
-                answer = self._next_request(answer)
-        except MdevError as error:
-            answer = error
-        if answer is not None:
+        """Take an answer, to an access or to one message of it."""
+        if self._transfer is not None:
+            answer = self._next_message(self._transfer, answer)
+            if answer is None or self._over:
+                return
             self._transfer = None
-            self._answers.append(answer)
+        self._run(answer)
 
-    def _next_request(self, answer: Answer | None) -> Answer | None:
-        """Run the program to its next request; returns the answer if it is there already."""
-        steps = self._steps
+    def _run(self, answer: Answer | None) -> None:
+        """Run the program until an answer is outstanding; what is there already is answered on the way."""
+        steps, perform = self._steps, self._perform
         try:
-            if answer is None:
-                request = next(steps)
-            else:
-                request = steps.throw(answer) if isinstance(answer, MdevError) else steps.send(answer)
+            while True:
+                request = steps.throw(answer) if isinstance(answer, MdevError) else steps.send(answer)  # type: ignore[arg-type]
+                if self._over:
+                    return
+                answer = perform(request)
+                if answer is None:
+                    return
         except StopIteration as stop:
             self._finish(stop.value)
         except MdevError as refusal:
             self._finish(refusal)
         except Exception as failure:  # noqa: BLE001 - a third party's
             self._finish(self._owner.guard.failed("program", failure))
-        else:
-            return None if self._over else self._perform(request)
-        return None
 
     def _perform(self, request: DmaRequest) -> Answer | None:
+        """Perform an access; returns what it gives, or why not; None: the user is asked."""
         owner = self._owner
-        length = request.length if isinstance(request, DmaRead) else len(request.data)
-        if not length:
-            return b""
-        if not 0 < length <= MAX_ACCESS:
-            raise MdevError(EINVAL, f"an access of {length} bytes")
-        pieces = owner.table.pieces(request.address, length, write=isinstance(request, DmaWrite))
-        region, offset, _ = pieces[0]
-        if len(pieces) == 1 and region.memory is not None:
-            if isinstance(request, DmaRead):
-                return _direct(region.memory, offset, length, None)
-            owner.dirty.mark(request.address, length)
-            return _direct(region.memory, offset, length, memoryview(request.data))
-        transfer = owner.transfer(request, pieces)
-        self._transfer, self._where = transfer, (request.address, length)
-        return self._next_message(transfer, None)
+        try:
+            data, target, length = _described(request)
+            if not length:
+                return b""
+            if not 0 < length <= MAX_ACCESS:
+                raise MdevError(EINVAL, f"an access of {length} bytes")
+            address, table = request.address, owner.table
+            region = table.whole(address, length, write=data is not None)
+            if region is not None and region.memory is not None:
+                if data is not None:
+                    owner.dirty.mark(address, length)
+                return _direct(region.memory, address - region.address, length, data, target)
+            pieces = table.pieces(address, length, write=data is not None)
+        except MdevError as error:
+            return error
+        except Exception as failure:  # noqa: BLE001 - a third party's: no request, or no bytes
+            return owner.guard.failed("program", failure)
+        self._transfer = owner.transfer(address, pieces, data, target)
+        self._where = (address, length)
+        answer = self._next_message(self._transfer, None)
+        if answer is not None:
+            self._transfer = None
+        return answer
 
     def _next_message(self, transfer: Generator[Message, Answer, bytes], answer: Answer | None) -> Answer | None:
-        """Send the next message of an access; returns what the access has given if it is complete."""
+        """Send the next message of an access; returns what the access has given, or why not, if it is over."""
         try:
             if answer is None:
                 address, length, data = next(transfer)
             else:
                 address, length, data = transfer.send(answer)
+            self._ask(address, length, data)
         except StopIteration as stop:
             whole: bytes = stop.value
             return whole
-        ticket = self._ticket
+        except MdevError as error:
+            return error
+        except Exception as failure:  # noqa: BLE001 - a third party's: its bytes are gone
+            return self._owner.guard.failed("program", failure)
+        return None
+
+    def _ask(self, address: int, length: int, data: memoryview | None) -> None:
+        """Send a message."""
+        user, ticket = self._owner.user, self._ticket
+        if user is None:
+            raise MdevError(ENODEV, "the user is gone")
 
         def came(result: bytes | MdevError | None) -> None:
             if self._ticket == ticket:
                 self.go(b"" if result is None else result)
 
-        user = self._owner.user
-        if user is None:
-            raise MdevError(ENODEV, "the user is gone")
         if data is None:
             user.dma_read(address, length, came)
         else:
             user.dma_write(address, bytes(data), came)
-        return None
 
     def unmapped(self) -> None:
         """What it waits for is no longer the user's to give."""
@@ -290,19 +303,23 @@ class Programs:
         while self._waiting and not self._under_way:
             self._waiting.pop(0)()
 
-    def transfer(self, request: DmaRequest, pieces: list[Piece]) -> Generator[Message, Answer, bytes]:
-        """Perform an access over ``pieces``; yields what the user has to be asked, is resumed with its answers."""
-        data = memoryview(request.data) if isinstance(request, DmaWrite) else None
-        address, parts = request.address, []
+    def transfer(
+        self, start: int, pieces: list[Piece], data: memoryview | None, target: memoryview | None
+    ) -> Generator[Message, Answer, bytes]:
+        """Perform an access at ``start``; yields what the user has to be asked, is resumed with its answers.
+
+        With ``data`` it stores, with ``target`` it reads into that.
+        """
+        address, parts = start, []
         for region, offset, length in pieces:
             left = length
             while left:
                 most = left if region.memory is not None or self.user is None else max(1, self.user.max_transfer)
-                part, at = min(left, most), address - request.address
+                part, at = min(left, most), address - start
                 chunk = None if data is None else data[at : at + part]
                 try:
                     if region.memory is not None:
-                        answer: Answer = _direct(region.memory, offset + length - left, part, chunk)
+                        answer: Answer = _direct(region.memory, offset + length - left, part, chunk, None)
                     else:
                         answer = yield address, part, chunk
                 finally:
@@ -312,17 +329,48 @@ class Programs:
                     raise answer
                 if chunk is None and len(answer) != part:
                     raise MdevError(EIO, f"{len(answer)} bytes of memory instead of {part}")
-                parts.append(answer)
+                if target is not None:
+                    target[at : at + part] = answer
+                else:
+                    parts.append(answer)
                 address, left = address + part, left - part
         return b"".join(parts)
 
 
-def _direct(memory: DmaMemory, offset: int, length: int, data: memoryview | None) -> bytes:
+def _described(request: DmaRequest) -> tuple[memoryview | None, memoryview | None, int]:
+    """Return what a request stores, where it reads to (None: it wants the bytes), how many bytes.
+
+    :raises TypeError: it is no request, or not of plain bytes.
+    """
+    if isinstance(request, DmaRead):
+        return None, None, request.length
+    if isinstance(request, DmaWrite):
+        data = memoryview(request.data)
+        _check_plain(data)
+        return data, None, len(data)
+    if not isinstance(request, DmaReadInto):
+        raise TypeError(f"a {type(request).__name__} instead of a request")
+    _check_plain(request.target)
+    if request.target.readonly:
+        raise TypeError("a target that is read-only")
+    return None, request.target, len(request.target)
+
+
+def _check_plain(view: memoryview) -> None:
+    if view.format != "B" or view.ndim != 1:
+        raise TypeError(f"items of format {view.format!r} in {view.ndim} dimensions instead of bytes")
+
+
+def _direct(memory: DmaMemory, offset: int, length: int, data: memoryview | None, target: memoryview | None) -> bytes:
+    """Perform an access to memory that can be touched here."""
     view = memory.view
-    if data is None:
+    if data is not None:
+        if view is not None:
+            view[offset : offset + length] = data
+        else:
+            memory.write(offset, data)
+        return b""
+    if target is None:
         return bytes(view[offset : offset + length]) if view is not None else memory.read(offset, length)
-    if view is not None:
-        view[offset : offset + length] = data
-    else:
-        memory.write(offset, data)
+    target[:] = view[offset : offset + length] if view is not None else memory.read(offset, length)
     return b""

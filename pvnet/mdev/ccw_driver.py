@@ -79,7 +79,7 @@ class CcwDriver:
         try:
             config = parse_config(given)
         except MdevError as error:
-            raise MdevError(error.errno, f"parent {name}: {error}") from error
+            raise error.within(f"parent {name}") from error
         store = services.store(config.image, config.size, readonly=config.readonly)
         try:
             check_disk_size(store.size, config.block_size)

@@ -82,4 +82,4 @@ def _ask_device(tables: Tables, mdev: Mdev, insists: bool) -> Op[None]:
         if mdev.parent.state is ParentState.LEAVING:
             return
         tables.note(Note("mdev_remove_refused", (("mdev", str(mdev.name)), ("error", str(error))), "warning"))
-        raise MdevError(EBUSY, f"mdev {mdev.name} refuses: {error}") from error
+        raise error.within(f"mdev {mdev.name} refuses", EBUSY) from error

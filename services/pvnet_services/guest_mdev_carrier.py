@@ -196,7 +196,7 @@ class LabSessions:
         reply = await self.endpoint.call(host, envelope, timeout, wait_for_peer=False)
         answer = reply.mdev_reply
         if answer.result:
-            raise MdevError(answer.result, answer.text.rpartition(" (")[0] or answer.text)
+            raise MdevError.of_text(answer.result, answer.text)
         if not answer.session:
             raise RefusedError(f"{host} opened {name} without a session")
         transport = LabTransport(self, host, reply.source_incarnation, answer.session)

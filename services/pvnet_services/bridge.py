@@ -29,6 +29,7 @@ from pvnet.vbus.venet_south import VenetDevice
 from pvnet_services.note_limit import NoteLimit
 from pvnet_services.switch_ports import SwitchPorts
 from pvnet_services.switches import Switches
+from pvnet_services.tap_contents import SwitchContents
 from pvnet_services.vbus_host import VbusHost, load_classes
 
 _SWITCH = "switch"
@@ -50,6 +51,7 @@ class BridgeNode:
         self.ports = SwitchPorts(endpoint, config.broker)
         self.switches = Switches(config.topology, endpoint.note, self.ports.open)
         self._limit = NoteLimit(endpoint, asyncio.get_running_loop().time)
+        SwitchContents(endpoint, self.switches)
         endpoint.on("management", self._management)
 
     def _class_failed(self, name: str, why: str) -> None:

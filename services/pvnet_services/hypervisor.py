@@ -33,8 +33,10 @@ from pvnet_services.memory_share import MappedMemories
 from pvnet_services.payloads import PayloadServer
 from pvnet_services.scm_host import ScmHost
 from pvnet_services.status import hypervisor_vmc
+from pvnet_services.tap_contents import RdmaContents
 
 _MEMORY_TIMEOUT_S = 10.0
+_COPY_RDMA = int(HcallOpcode.H_COPY_RDMA)
 _SEND_CRQ = int(HcallOpcode.H_SEND_CRQ)
 
 
@@ -95,6 +97,7 @@ class HypervisorNode:
         endpoint.on_peer_down.append(self._peer_down)
         sizes = {layout.name: layout.memory_bytes for layout in layouts}
         self.memories = MappedMemories(endpoint, sizes, self._machine.feed)
+        self._contents = RdmaContents(endpoint, self.platform)
 
     async def start(self) -> None:
         """Serve."""
@@ -200,6 +203,8 @@ class HypervisorNode:
         reply.outs.extend(args)
         if output.memory is not None:
             reply.memory = output.memory
+        elif call.hcall.opcode == _COPY_RDMA and not output.rc:
+            self._contents.copied(call)
         if call.hcall.opcode == _SEND_CRQ:
             # Nobody waits for this answer, but somebody waits for what the element causes: that goes first.
             self._late_replies.append((call, envelope))

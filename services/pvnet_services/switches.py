@@ -122,6 +122,10 @@ class Switches:
             known = ", ".join(self._by_name) or "none"
             raise ConfigError(f"no switch {name!r}; there are: {known}") from None
 
+    def all(self) -> list[HostedSwitch]:
+        """Return every switch."""
+        return list(self._by_name.values())
+
     async def open_configured(self) -> None:
         """Open the ports of the topology.
 

@@ -94,11 +94,9 @@ class MdevHostNode:
         self.tree = Tree(self.registry, PATIENCE_S)
         self.services = Services(
             self.limit.note,
-            directory=Path(config.directory or ".") / "mdev",
+            directory=_own_directory(config),
             scm_blocks=lambda device: scm_blocks(config.topology, config.directory, device),
         )
-        if config.directory:
-            (Path(config.directory) / "mdev").mkdir(mode=0o700, exist_ok=True)
         self.sessions = MdevSessions(endpoint, self._find, self.limit.note)
         hosts = [host.name for host in config.topology.mdev_hosts]
         self.moves = MdevMigration(endpoint, self.registry, self.sessions, hosts, self._arrived, self._departed)
@@ -305,6 +303,16 @@ class MdevHostNode:
             "link": dict(self.endpoint.link.counters),
             "paths": self.endpoint.paths(),
         }
+
+
+def _own_directory(config: NodeConfig) -> Path:
+    """Return where this host's files are; hosts may have parents of one name."""
+    if not config.directory:
+        return Path("mdev") / config.node
+    own = Path(config.directory) / "mdev" / config.node
+    own.parent.mkdir(mode=0o700, exist_ok=True)
+    own.mkdir(mode=0o700, exist_ok=True)
+    return own
 
 
 def scm_blocks(topology: Topology, directory: str, device: str) -> Path | None:

@@ -49,7 +49,8 @@ SERIAL: dict[str, Any] = {"partition": PARTITIONS, "mdev_host": CABLE, "manager"
 
 
 def disk_host(name: str, size: str = "1MiB", **more: Any) -> dict[str, Any]:
-    attributes = {"image": f"{name}.img", "size": size}
+    """A host with a disk: the lab keeps its image, beside those of other hosts."""
+    attributes = {"size": size}
     return {"name": name, "parent": [{"name": "disk", "driver": "vfio_ccw", "attributes": attributes}], **more}
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import platform
 import socket
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Final, Protocol, Self
@@ -34,6 +36,8 @@ from pvnet.transport.link import PeerUp
 _BATCH: Final = 256
 """Most packets of one node that are written in one turn of the loop."""
 _ASK_S: Final = 5.0
+_ORDER_S: Final = 0.1
+"""How long a record waits for earlier ones of other nodes."""
 
 
 class Writer(Protocol):
@@ -108,6 +112,10 @@ class Recorder:
         self._snaplen = snaplen
         self._interfaces: dict[tuple[str, str, int], Interface] = {}
         self._sources: dict[int, _Source] = {}
+        self._waiting: list[tuple[int, int, Interface, TapRecord]] = []
+        """A heap: the nodes' packets come in the order of sockets, and the file is in the order of time."""
+        self._number = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="pvnet-record-")
         self._path = Path(self._scratch.name) / "tap"
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -123,6 +131,7 @@ class Recorder:
         names = [SUPERVISOR, *self._lab.topology.node_names]
         for name in names:
             endpoint.watch(name)
+        await endpoint.wait_peer(SUPERVISOR)
         await asyncio.gather(*(self._tap(name) for name in names if endpoint.link.peer_incarnation(name)))
         return self
 
@@ -136,6 +145,9 @@ class Recorder:
             while self._read(source):
                 pass
             self._end(source)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._write_until(None)
         self._writer.statistics(dict(self.received), dict(self.dropped))
         self._scratch.cleanup()
 
@@ -153,6 +165,8 @@ class Recorder:
         command = Management(tap=Tap(path=path, snaplen=self._snaplen))
         try:
             await self._lab.endpoint.call(node, Envelope(management=command), _ASK_S, wait_for_peer=False)
+            if path:
+                self.nodes.add(node)
         except PvnetError as error:
             if path:
                 self.problems.append(f"{node} is not recorded: {error}")
@@ -209,10 +223,25 @@ class Recorder:
         if is_in and record.link_type == LINKTYPE_ENVELOPE and record.other in self.nodes:
             return  # its sender's copy is there
         self.received[interface.name] += 1
-        self._writer.record(
-            interface,
-            record.time_ns,
-            record.data,
-            direction=Direction(record.direction),
-            original_bytes=record.original_bytes if record.original_bytes > len(record.data) else 0,
-        )
+        self._number += 1
+        heapq.heappush(self._waiting, (record.time_ns, self._number, interface, record))
+        if self._timer is None:
+            self._timer = self._loop.call_later(_ORDER_S, self._write)
+
+    def _write(self) -> None:
+        """Write what no earlier record can come in front of any more."""
+        self._timer = None
+        self._write_until(time.time_ns() - int(_ORDER_S * 1e9))
+        if self._waiting:
+            self._timer = self._loop.call_later(_ORDER_S, self._write)
+
+    def _write_until(self, time_ns: int | None) -> None:
+        while self._waiting and (time_ns is None or self._waiting[0][0] <= time_ns):
+            _, _, interface, record = heapq.heappop(self._waiting)
+            self._writer.record(
+                interface,
+                record.time_ns,
+                record.data,
+                direction=Direction(record.direction),
+                original_bytes=record.original_bytes if record.original_bytes > len(record.data) else 0,
+            )

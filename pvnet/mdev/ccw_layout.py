@@ -19,7 +19,9 @@ the program is translated or executed.  Spec: mdev 5.4, 5.6.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import starmap
 from typing import Final
 
 from pvnet.mdev.ccw_names import Activity, ChannelStatus, Command, OrbFlag, ScswFlag
@@ -238,16 +240,23 @@ def decode_ccw(data: bytes) -> Ccw:
     return Ccw(*_CCW.unpack(data))
 
 
-def decode_ccws(data: bytes, *, format_1: bool) -> list[Ccw]:
-    """Decode whole CCWs; those of format 0 become format 1, where every TIC is a bare TIC."""
+def iter_ccws(data: bytes, *, format_1: bool) -> Iterator[Ccw]:
+    """Decode whole CCWs one by one; those of format 0 become format 1, where every TIC is a bare TIC."""
     if format_1:
-        return [Ccw(*fields) for fields in _CCW.iter_unpack(data)]
-    result = []
-    for word, flags, count in _CCW0.iter_unpack(data):
-        command, address = word >> 24, word & ADDRESS_24
-        tic = command & 0xF == Command.TIC
-        result.append(Ccw(Command.TIC, 0, 0, address) if tic else Ccw(command, flags, count, address))
-    return result
+        return starmap(Ccw, _CCW.iter_unpack(data))
+    return (_from_format_0(*fields) for fields in _CCW0.iter_unpack(data))
+
+
+def _from_format_0(word: int, flags: int, count: int) -> Ccw:
+    command, address = word >> 24, word & ADDRESS_24
+    if command & 0xF == Command.TIC:
+        return Ccw(Command.TIC, 0, 0, address)
+    return Ccw(command, flags, count, address)
+
+
+def decode_ccws(data: bytes, *, format_1: bool) -> list[Ccw]:
+    """Decode all of them; see :func:`iter_ccws`."""
+    return list(iter_ccws(data, format_1=format_1))
 
 
 # --- CRW --------------------------------------------------------------------------------------------------------------

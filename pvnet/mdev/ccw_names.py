@@ -1,14 +1,18 @@
 """Numbers of channel I/O: flags of CCWs and ORBs, commands, statuses, reports.
 
+Flags are plain numbers with names (``IntEnum``): what is joined or masked is an ``int`` and has no class that every
+single operation would have to look up.
+
 Spec: mdev 5.4, 5.6.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum, IntFlag
+from enum import IntEnum
+from typing import Final
 
 
-class CcwFlag(IntFlag):
+class CcwFlag(IntEnum):
     """Flags of a CCW."""
 
     CHAIN_DATA = 0x80
@@ -47,15 +51,15 @@ class CommandClass(IntEnum):
     READ_BACKWARD = 12
 
 
+_CLASSES: Final = tuple(CommandClass(low if low in (0, 4, 8, 12) else low & 3) for low in range(16))
+
+
 def command_class(code: int) -> CommandClass:
     """Return the class of a command code."""
-    low = code & 0xF
-    if low in (0, 4, 8, 12):
-        return CommandClass(low)
-    return CommandClass(low & 3)
+    return _CLASSES[code & 0xF]
 
 
-class OrbFlag(IntFlag):
+class OrbFlag(IntEnum):
     """Bits of an ORB: bytes 4 to 7 as one word, without key and LPM."""
 
     SUSPEND = 0x0800_0000
@@ -75,7 +79,7 @@ class OrbFlag(IntFlag):
     EXTENSION = 0x0000_0001
 
 
-class Function(IntFlag):
+class Function(IntEnum):
     """``fctl``: functions that a subchannel has been given."""
 
     CLEAR = 1
@@ -83,7 +87,7 @@ class Function(IntFlag):
     START = 4
 
 
-class Activity(IntFlag):
+class Activity(IntEnum):
     """``actl``."""
 
     SUSPENDED = 0x01
@@ -95,7 +99,7 @@ class Activity(IntFlag):
     RESUME_PENDING = 0x40
 
 
-class StatusControl(IntFlag):
+class StatusControl(IntEnum):
     """``stctl``."""
 
     PENDING = 0x01
@@ -105,7 +109,7 @@ class StatusControl(IntFlag):
     ALERT = 0x10
 
 
-class DeviceStatus(IntFlag):
+class DeviceStatus(IntEnum):
     """``dstat``: what the device said."""
 
     UNIT_EXCEPTION = 0x01
@@ -118,7 +122,7 @@ class DeviceStatus(IntFlag):
     ATTENTION = 0x80
 
 
-class ChannelStatus(IntFlag):
+class ChannelStatus(IntEnum):
     """``cstat``: what the channel says."""
 
     CHAINING_CHECK = 0x01
@@ -131,7 +135,7 @@ class ChannelStatus(IntFlag):
     PCI = 0x80
 
 
-class ScswFlag(IntFlag):
+class ScswFlag(IntEnum):
     """Bits of word 0 of the SCSW above the three controls."""
 
     SUSPEND = 0x0800_0000

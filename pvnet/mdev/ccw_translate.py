@@ -23,11 +23,11 @@ Spec: mdev 5.4, 5.5, 9.4 (D5 to D11).
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from pvnet.mdev.ccw_layout import ADDRESS_24, ADDRESS_31, CCW_BYTES, Ccw, Orb, decode_ccws
+from pvnet.mdev.ccw_layout import ADDRESS_24, ADDRESS_31, CCW_BYTES, Ccw, Orb, iter_ccws
 from pvnet.mdev.ccw_names import CcwFlag, Command, CommandClass, OrbFlag, command_class
 from pvnet.mdev.device import DmaRead, Steps
 from pvnet.mdev.errors import MdevError
@@ -128,11 +128,10 @@ def _copy(program: ChannelProgram, address: int) -> Steps[None]:
     if len(program.segments) == MAX_SEGMENTS:
         raise MdevError(EINVAL, f"program of more than {MAX_SEGMENTS} segments")
     data = yield DmaRead(address, SEGMENT_CCWS * CCW_BYTES)
-    ccws = decode_ccws(data, format_1=bool(program.orb.flags & OrbFlag.FORMAT_1))
-    length = segment_length(ccws, address)
-    host = [HostCcw(ccw, address + index * CCW_BYTES) for index, ccw in enumerate(ccws[:length])]
+    ccws = take_segment(iter_ccws(data, format_1=bool(program.orb.flags & OrbFlag.FORMAT_1)), address)
+    host = [HostCcw(ccw, address + index * CCW_BYTES) for index, ccw in enumerate(ccws)]
     program.segments.append(Segment(address, host))
-    for ccw in ccws[:length]:
+    for ccw in ccws:
         if (
             ccw.command == Command.TIC
             and is_program_address(ccw.address, program.orb)
@@ -141,15 +140,18 @@ def _copy(program: ChannelProgram, address: int) -> Steps[None]:
             yield from _copy(program, ccw.address)
 
 
-def segment_length(ccws: Sequence[Ccw], address: int) -> int:
-    """Return how many of the CCWs at ``address`` belong together.
+def take_segment(ccws: Iterable[Ccw], address: int) -> list[Ccw]:
+    """Return those of the CCWs at ``address`` that belong together; what follows them is not looked at.
 
     :raises MdevError: EINVAL, none of them is the last.
     """
-    for index, ccw in enumerate(ccws):
-        inside = ccw.command == Command.TIC and address <= ccw.address < address + (index + 1) * CCW_BYTES
-        if not ccw.flags & _CHAINS and not inside:
-            return index + 1
+    found: list[Ccw] = []
+    end = address
+    for ccw in ccws:
+        found.append(ccw)
+        end += CCW_BYTES
+        if not ccw.flags & _CHAINS and not (ccw.command == Command.TIC and address <= ccw.address < end):
+            return found
     raise MdevError(EINVAL, f"segment at {address:#x} has no end within {SEGMENT_CCWS} CCWs")
 
 

@@ -29,7 +29,7 @@ from pvnet.mdev.ccw_translate import (
     MAX_SEGMENTS,
     ChannelProgram,
     is_program_address,
-    segment_length,
+    take_segment,
     translate,
 )
 from pvnet.mdev.errors import MdevError
@@ -184,7 +184,7 @@ def test_format_0() -> None:
 
 def test_segment_length_of_nothing_is_an_error() -> None:
     with pytest.raises(MdevError):
-        segment_length([], IOVA)
+        take_segment([], IOVA)
 
 
 @given(

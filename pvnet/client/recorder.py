@@ -107,6 +107,8 @@ class Recorder:
         self.nodes: set[str] = set()
         """Nodes that are recorded."""
         self.problems: list[str] = []
+        self._asked: dict[str, int] = {}
+        """Node: the incarnation that we have asked for copies."""
         self._lab = lab
         self._writer = writer
         self._snaplen = snaplen
@@ -132,7 +134,7 @@ class Recorder:
         for name in names:
             endpoint.watch(name)
         await endpoint.wait_peer(SUPERVISOR)
-        await asyncio.gather(*(self._tap(name) for name in names if endpoint.link.peer_incarnation(name)))
+        await asyncio.gather(*(self._tap(name) for name in names))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -154,20 +156,24 @@ class Recorder:
     # --- nodes -------------------------------------------------------------------------------------------------------
 
     def _peer_up(self, event: PeerUp) -> None:
-        if event.node not in self.nodes:
-            self._lab.endpoint.spawn(self._tap(event.node), "tap")
+        self._lab.endpoint.spawn(self._tap(event.node), "tap")
 
     async def _tap(self, node: str) -> None:
-        if node in {SUPERVISOR, *self._lab.topology.node_names}:
+        """Ask a node once in each of its lives."""
+        incarnation = self._lab.endpoint.link.peer_incarnation(node)
+        known = node in {SUPERVISOR, *self._lab.topology.node_names}
+        if known and incarnation and self._asked.get(node) != incarnation:
+            self._asked[node] = incarnation
             await self._ask(node, str(self._path))
 
     async def _ask(self, node: str, path: str) -> None:
         command = Management(tap=Tap(path=path, snaplen=self._snaplen))
+        if path:  # from now on its own copies count, and not those of who hears it
+            self.nodes.add(node)
         try:
             await self._lab.endpoint.call(node, Envelope(management=command), _ASK_S, wait_for_peer=False)
-            if path:
-                self.nodes.add(node)
         except PvnetError as error:
+            self.nodes.discard(node)
             if path:
                 self.problems.append(f"{node} is not recorded: {error}")
 
@@ -205,7 +211,6 @@ class Recorder:
         if self._sources.pop(source.socket.fileno(), None) is not None:
             self._loop.remove_reader(source.socket.fileno())
             source.socket.close()
-            self.nodes.discard(source.node)
 
     def _take(self, source: _Source, record: TapRecord) -> None:
         if record.link_type == HELLO:

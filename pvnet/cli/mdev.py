@@ -15,7 +15,7 @@ from pvnet.cli.run import JsonOption, LabOption, TimeoutOption, run, say, say_js
 from pvnet.cli.vbus import settings
 from pvnet.client import Lab
 from pvnet.client.mdev import Mdevs
-from pvnet.core.errors import ConfigError
+from pvnet.core.errors import ConfigError, RefusedError
 from pvnet.core.names import check_name
 from pvnet.runtime.topology_mdev import check_parent_name
 
@@ -466,8 +466,10 @@ def cat(path: PathArgument, host: HostOption = None, lab: LabOption = None, time
         return await mdevs.tree(path, host=mdevs.host(host))
 
     shown = run(_use(lab, timeout, fetch))
-    if "text" not in shown:
+    if "entries" in shown:
         raise ConfigError(f"{path} is a folder: see `pvnet mdev tree {path}`")
+    if "text" not in shown:
+        raise RefusedError(f"{path} can only be written (EACCES)")
     sys.stdout.write(shown["text"])
 
 

@@ -181,7 +181,11 @@ class Mdevs:
         return bytes(found)
 
     async def tree(self, path: str = "/", *, host: str) -> dict[str, Any]:
-        """Return a file (``{"path", "mode", "text"}``) or folder (``{"path", "entries"}``) of the virtual tree."""
+        """Return a file or a folder of the virtual tree.
+
+        A file is ``{"path", "mode", "text"}``, without ``text`` if it can only be written; a folder is ``{"path",
+        "entries"}``.
+        """
         found: dict[str, Any] = await self.admin(host, MdevAdmin.TREE_READ, path=path)
         return found
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pvnet.core.errors import ConfigError, PvnetError
 from pvnet.mdev.errors import MdevError
 from pvnet.mdev.tree import Mode
-from pvnet.papr.errno import EACCES, EBUSY, EEXIST, EINVAL, EISDIR, ENODEV, ENOENT
+from pvnet.papr.errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.management_pb2 import ManagementReply, MdevAdmin
 from pvnet.runtime.topology_mdev import check_parent_name
@@ -23,6 +23,13 @@ PATIENCE_S: Final = 5.0
 """How long users get to let go, where nobody says otherwise."""
 _PATIENCE_MAX_S: Final = 600.0
 _PEEK_BYTES: Final = 64 << 10
+_KINDS: Final = {
+    Mode.DIRECTORY: ("folder", "r-x"),
+    Mode.LINK: ("link", "---"),
+    Mode.READ: ("file", "r--"),
+    Mode.WRITE: ("file", "-w-"),
+    Mode.BOTH: ("file", "rw-"),
+}
 
 
 class MdevAdministration:
@@ -136,21 +143,16 @@ class MdevAdministration:
         return bytes(memory.view[admin.offset : admin.offset + admin.length])
 
     def _tree_read(self, path: str) -> dict[str, Any]:
-        node = self._node
-        try:
-            text = node.tree.read(path).decode(errors="backslashreplace")
-        except MdevError as error:
-            if error.errno == EACCES:  # it can only be written
-                return {"path": path, "mode": "-w-", "text": ""}
-            if error.errno != EISDIR:
-                raise
-        else:
-            return {"path": path, "mode": "r--", "text": text}
-        kinds = {Mode.DIRECTORY: ("folder", "r-x"), Mode.LINK: ("link", "---"), Mode.READ: ("file", "r--")}
-        kinds |= {Mode.WRITE: ("file", "-w-"), Mode.BOTH: ("file", "rw-")}
+        tree = self._node.tree
+        mode = tree.mode(path)
+        if mode is Mode.WRITE:
+            return {"path": path, "mode": _KINDS[mode][1]}
+        if mode is not Mode.DIRECTORY:
+            text = tree.read(path).decode(errors="backslashreplace")
+            return {"path": path, "mode": _KINDS[mode][1], "text": text}
         entries = [
-            {"name": e.name, "kind": kinds[e.mode][0], "mode": kinds[e.mode][1], "target": e.target}
-            for e in node.tree.list(path)
+            {"name": e.name, "kind": _KINDS[e.mode][0], "mode": _KINDS[e.mode][1], "target": e.target}
+            for e in tree.list(path)
         ]
         return {"path": path, "entries": entries}
 

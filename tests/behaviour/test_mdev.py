@@ -15,7 +15,7 @@ from pvnet.client.mdev import MdevFile
 from pvnet.core.errors import DeviceError, PeerDiedError, RefusedError
 from pvnet.papr.errno import EAGAIN, EINTR, ENODEV, ENOENT, ENOSPC
 from pvnet.pb.v1.envelope_pb2 import Envelope
-from pvnet.pb.v1.management_pb2 import Management, ManagementReply, MdevAdmin, MdevAssign
+from pvnet.pb.v1.management_pb2 import Management, ManagementReply, MdevAdmin, MdevAssign, ShowStatus
 from pvnet.testing.in_process import InProcessLab
 from pvnet_services.mdev_host import MdevHostNode
 
@@ -219,6 +219,11 @@ async def test_a_destination_that_dies_in_a_move_takes_nothing_along(lab: InProc
     await disk.write_at(0, b"after!" * 1000)
     assert await disk.read_at(0, 6000) == b"after!" * 1000
     await lab.start("west")
+
+    async def seen() -> bool:
+        return "west" in (await ask(lab, "east", Management(show_status=ShowStatus())))["paths"]
+
+    await eventually(seen)
     await admin(lab, MdevAdmin.MIGRATE, "east", name=DISK, host="west")
     assert await disk.read_at(6000, 100_000) == pattern[6000:106_000]
     await disk.close()
@@ -311,11 +316,18 @@ async def test_the_texts_of_2016(lab: InProcessLab) -> None:
     await echo(CARD_A, "/rfc/class/mdev/mdev_start")
     await echo(CARD_A, "/rfc/class/mdev/mdev_shutdown")
     await echo(f"{CARD_A}:0", "/rfc/parents/mtty/mdev_destroy")
+    wrong = await admin(lab, MdevAdmin.TREE_READ, path=create)
+    assert wrong == {"path": create, "mode": "-w-"}
     kind = "/parents/mtty/mdev_supported_types/mtty-1"
     before = (await admin(lab, MdevAdmin.TREE_READ, path=f"{kind}/available_instances"))["text"]
     await echo(CARD_B + "\n", f"{kind}/create")
     after = (await admin(lab, MdevAdmin.TREE_READ, path=f"{kind}/available_instances"))["text"]
     assert int(before) == int(after) + 1
+    card = await admin(lab, MdevAdmin.TREE_READ, path=f"/parents/mtty/{CARD_B}/attributes")
+    modes = {entry["name"]: entry["mode"] for entry in card["entries"]}
+    assert modes == {"port0": "rw-", "traffic0": "r--", "sample_mdev_dev": "r--"}
+    port = await admin(lab, MdevAdmin.TREE_READ, path=f"/parents/mtty/{CARD_B}/attributes/port0")
+    assert (port["mode"], port["text"]) == ("rw-", "loop\n")
     await echo("1", f"/parents/mtty/{CARD_B}/remove")
     actions = [event["action"] for event in await admin(lab, MdevAdmin.EVENTS)]
     assert [a for a in actions if a in {"online", "offline"}] == ["online", "offline"]

@@ -35,6 +35,7 @@ class Metronome(DeviceBase):
 
     flags: int = DeviceFlag.RESET | DeviceFlag.PCI
     irqs: Sequence[IrqInfo] = (INTX,) + (IrqInfo(),) * (PCI_IRQS - 1)
+    read_only = ("beats",)
     regions = tuple(Region(REGIONS.get(PciRegion(n), RegionInfo())) for n in range(PCI_REGIONS))
 
     def __init__(self) -> None:
@@ -103,10 +104,10 @@ class Metronome(DeviceBase):
 
     def set(self, key: str, value: str) -> None:
         """Change how fast it is."""
-        if key not in self.attributes():
-            raise MdevError(ENOENT, f"a metronome has no attribute {key!r}")
-        if key != "bpm":
+        if key in self.read_only:
             raise MdevError(EPERM, f"{key!r} is read-only")
+        if key != "bpm":
+            raise MdevError(ENOENT, f"a metronome has no attribute {key!r}")
         if not value.isascii() or not value.isdecimal() or len(value) > 3 or int(value) > 600:
             raise MdevError(EINVAL, f"bpm {value!r}: expected 0 to 600")
         self.period = 60_000 // int(value) if int(value) else 0

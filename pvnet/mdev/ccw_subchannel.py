@@ -77,6 +77,7 @@ class CcwDevice(DeviceBase):
         migration = CcwMigration(store, config.block_size, self._snapshot, self._restore)
         self.migration = migration
         self.unit = FbaUnit(store, config.block_size, durable=config.durable, written=migration.written)
+        self.read_only = frozenset(self.attributes()) - {"path"}
 
     @property
     def regions(self) -> Sequence[Region]:
@@ -372,10 +373,10 @@ class CcwDevice(DeviceBase):
 
     def set(self, key: str, value: str) -> None:
         """Vary the path: ``path=online`` or ``path=offline``."""
-        if key not in self.attributes():
-            raise MdevError(ENOENT, f"attribute {key!r}")
-        if key != "path":
+        if key in self.read_only:
             raise MdevError(EPERM, f"attribute {key!r} is read-only")
+        if key != "path":
+            raise MdevError(ENOENT, f"attribute {key!r}")
         if value not in ("online", "offline"):
             raise MdevError(EINVAL, f"path {value!r}: expected online or offline")
         self.vary(online=value == "online")

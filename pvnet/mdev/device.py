@@ -20,7 +20,7 @@ Spec: mdev 1.3, 2 (R24, R47, R53, R57), 3, 4.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
@@ -182,7 +182,11 @@ class MigrationOps(Protocol):
 
 
 class MdevDevice(Protocol):
-    """A mediated device; :class:`DeviceBase` has a default for all but the regions."""
+    """A mediated device; :class:`DeviceBase` has a default for all but the regions.
+
+    It may also have ``read_only: Collection[str]``: keys of attributes that :meth:`set` always refuses, so that
+    nobody is offered to write them.
+    """
 
     flags: int
     """:class:`~pvnet.mdev.names.DeviceFlag` without CAPS; exactly one of PCI, PLATFORM, AMBA, CCW, AP."""
@@ -263,6 +267,7 @@ class DeviceBase:
     flags: int = 0
     irqs: Sequence[IrqInfo] = ()
     migration: MigrationOps | None = None
+    read_only: Collection[str] = ()
 
     def open(self, host: DeviceHost) -> None:
         """Keep nothing."""

@@ -85,6 +85,7 @@ class Framebuffer(DeviceBase):
         self._regions = tuple(known.get(index, none) for index in range(DISPLAY_REGION + 1))
         self._saved = FramebufferMigration(self.memory, size, self.stride, self._config)
         self.migration: MigrationOps | None = self._saved
+        self.read_only = frozenset(self.attributes())
         self._paint()
 
     @property
@@ -149,7 +150,7 @@ class Framebuffer(DeviceBase):
 
     def set(self, key: str, value: str) -> None:  # noqa: ARG002 - part of the interface
         """Refuse: the type says it all."""
-        if key in self.attributes():
+        if key in self.read_only:
             raise MdevError(EPERM, f"attribute {key!r} is read-only")
         raise MdevError(ENOENT, f"attribute {key!r}")
 

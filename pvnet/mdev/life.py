@@ -173,6 +173,15 @@ class Registry:
         mdev = self.find(name)
         return ask(self.tables.note, f"attributes of {mdev.name}", lambda: dict(mdev.works.attributes()))
 
+    def read_only(self, name: str | MdevName) -> frozenset[str]:
+        """Return the keys of those attributes of a device that can never be set.
+
+        :raises MdevError: as :meth:`attributes`.
+        """
+        mdev = self.find(name)
+        keys = ask(self.tables.note, f"read_only of {mdev.name}", lambda: [*getattr(mdev.works, "read_only", ())])
+        return frozenset(key for key in keys if isinstance(key, str))
+
     # --- life cycle of 2016 ---
 
     def start(self, uuid: str) -> Op[int]:

@@ -76,6 +76,7 @@ class PmemDevice(DeviceBase):
         self._parent: PmemParent | None = parent
         self._status = 0
         self._flushes = 0
+        self.read_only = frozenset(self.attributes())
         size = max(_REGISTERS_BYTES, 1 << (store.size - 1).bit_length())
         address_bits = (1 << 64) - size
         self._config = ConfigSpace(
@@ -154,7 +155,7 @@ class PmemDevice(DeviceBase):
 
     def set(self, key: str, value: str) -> None:  # noqa: ARG002 - part of the interface
         """Refuse: all of them are read-only."""
-        if key in self.attributes():
+        if key in self.read_only:
             raise MdevError(EPERM, f"attribute {key!r} is read-only")
         raise MdevError(ENOENT, f"attribute {key!r}")
 

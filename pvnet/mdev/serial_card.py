@@ -96,6 +96,7 @@ class SerialCard(DeviceBase):
         self.irqs: Sequence[IrqInfo] = _IRQS
         self.ports = [SerialPort(self, services) for _ in lines]
         self.migration = SerialMigration(self, ports)
+        self.read_only = frozenset({"sample_mdev_dev"} | {f"traffic{index}" for index in range(ports)})
         self._removed: Callable[[], None] | None = removed
         self._host: DeviceHost | None = None
         self._stopped = False
@@ -256,7 +257,7 @@ class SerialCard(DeviceBase):
             if key == f"port{index}":
                 port.connect(value)
                 return
-        if key in self.attributes():
+        if key in self.read_only:
             raise MdevError(EPERM, f"attribute {key!r} is read-only")
         raise MdevError(ENOENT, f"attribute {key!r}")
 

@@ -13,7 +13,7 @@
                    /NAME/remove                                     wo  a number: not 0 removes the device
                         /mdev_type                                  ->  its type
                         /driver, /iommu_group                       ro  while a bus driver serves it
-                        /attributes/KEY                             rw
+                        /attributes/KEY                             rw, ro what the device never lets be set
     /bus/mdev/devices/NAME                                          ->  the device
     /class/mdev_bus/PARENT                                          ->  the parent
     /rfc/parents/PARENT/mdev_supported_types                        ro  }
@@ -111,6 +111,13 @@ class Tree:
         if isinstance(node, File):
             raise MdevError(ENOTDIR, path)
         return tuple(_entry(name, child) for name, child in sorted(node.children().items()))
+
+    def mode(self, path: str) -> Mode:
+        """Return what is there; a link counts as what it leads to.
+
+        :raises MdevError: as :meth:`list`, without ENOTDIR for a file.
+        """
+        return _entry(path, self._resolve(path)).mode
 
     def read(self, path: str) -> bytes:
         """Return what a file says.
@@ -216,7 +223,11 @@ class Tree:
         return Directory(children)
 
     def _attributes(self, mdev: Mdev) -> dict[str, Node]:
+        read_only = self._registry.read_only(mdev.name)
+
         def node(key: str, value: str) -> Node:
+            if key in read_only:
+                return _text(value)
             return File(lambda: _line(value), lambda data: self._registry.set(mdev.name, key, _value(data)))
 
         return {key: node(key, value) for key, value in self._registry.attributes(mdev.name).items()}

@@ -335,6 +335,7 @@ def test_attributes() -> None:
         "durable": "no", "failed": "0", "interrupts": "1", "path": "online", "programs": "1", "readonly": "yes",
         "refused": "0", "state": "idle", "unit_checks": "1",
     }  # fmt: skip
+    assert rig.device.read_only == rig.device.attributes().keys() - {"path"}
     assert errno_of(lambda: rig.device.set("path", "away")) == EINVAL
     assert errno_of(lambda: rig.device.set("devno", "1")) == EPERM
     assert errno_of(lambda: rig.device.set("speed", "1")) == ENOENT

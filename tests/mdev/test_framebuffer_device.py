@@ -217,6 +217,7 @@ def test_create_without_memory_costs_no_place() -> None:
 def test_attributes_are_read_only() -> None:
     device = make("xga")
     assert device.attributes() == {"format": "XR24", "height": "768", "width": "1024"}
+    assert device.read_only == device.attributes().keys()
     for key, errno in (("width", EPERM), ("depth", ENOENT)):
         with pytest.raises(MdevError) as caught:
             device.set(key, "1")

@@ -225,6 +225,38 @@ def test_attributes(rig: Rig) -> None:
     assert rig.write(path, b"green") == EPERM
 
 
+def test_attributes_that_are_read_only(rig: Rig) -> None:
+    rig.world.run(rig.world.create())
+    device, home = rig.world.device(), f"/parents/p/{U1}/attributes"
+    device.values["size"] = "7"
+    device.read_only = ["size", 7]  # type: ignore[list-item]
+    assert {name: walk(rig.tree, home)[f"{home}/{name}"] for name in ("colour", "size")} == {
+        "colour": "rw",
+        "size": "ro",
+    }
+    assert rig.tree.read(f"{home}/size") == b"7\n"
+    assert rig.write(f"{home}/size", b"8") == EACCES
+    assert rig.write(f"{home}/colour", b"blue") == -4
+    device.read_only = 7  # type: ignore[assignment]
+    assert rig.errno("list", home) == EIO
+
+
+@pytest.mark.parametrize(
+    ("path", "mode"),
+    [
+        ("/", Mode.DIRECTORY),
+        ("/class/mdev_bus/p", Mode.DIRECTORY),
+        (f"{TYPE}/name", Mode.READ),
+        (f"{TYPE}/create", Mode.WRITE),
+        (f"/parents/p/{U1}/attributes/colour", Mode.BOTH),
+    ],
+)
+def test_modes(rig: Rig, path: str, mode: Mode) -> None:
+    rig.world.run(rig.world.create())
+    assert rig.tree.mode(path) is mode
+    assert rig.errno("mode", "/nothing") == ENOENT
+
+
 def test_vendors_that_fail_when_asked(rig: Rig) -> None:
     rig.world.run(rig.world.create())
     wrong: Any = RuntimeError("no")

@@ -183,6 +183,7 @@ def test_attributes_are_read_only() -> None:
     device.write(0, 0x14, b"\x01\0\0\0")
     assert device.attributes() == {"flushes": "1", "readonly": "yes", "size": "10000"}
     assert device_of(PlainStore(SIZE)).attributes()["readonly"] == "no"
+    assert device.read_only == device.attributes().keys()
     for key, errno in (("size", EPERM), ("scm", ENOENT)):
         with pytest.raises(MdevError) as caught:
             device.set(key, "1")

@@ -291,6 +291,12 @@ def test_other_attributes_cannot_be_set(key: str, errno: int) -> None:
     assert refused.value.errno == errno
 
 
+@pytest.mark.parametrize("ports", [1, 2])
+def test_the_ports_can_be_set(ports: int) -> None:
+    card = Rig(ports).card
+    assert card.read_only == card.attributes().keys() - {f"port{index}" for index in range(ports)}
+
+
 def test_stopped_it_neither_sends_nor_receives() -> None:
     rig = hands(1)
     rig.put(0, FCR, 0x01)

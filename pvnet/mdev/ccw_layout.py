@@ -21,8 +21,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import starmap
-from typing import Final
+from typing import Final, NamedTuple
 
 from pvnet.mdev.ccw_names import Activity, ChannelStatus, Command, OrbFlag, ScswFlag
 
@@ -45,8 +44,7 @@ _KEY_SHIFT: Final = 28
 _LPM_SHIFT: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Orb:
+class Orb(NamedTuple):
     """Operation request block: where a program is and how it shall run."""
 
     address: int
@@ -76,8 +74,7 @@ _ACTL_SHIFT: Final = 5
 _SCSW_FLAGS: Final = 0xFFFF_8000
 
 
-@dataclass(frozen=True, slots=True)
-class Scsw:
+class Scsw(NamedTuple):
     """Subchannel status word."""
 
     flags: int = 0
@@ -89,7 +86,7 @@ class Scsw:
     """Behind the last CCW that was executed."""
     dstat: int = 0
     cstat: int = 0
-    count: int = 0
+    count: int = 0  # type: ignore[assignment] - the number, not the method of tuples
     """Residual count of that CCW."""
 
     def encode(self) -> bytes:
@@ -120,8 +117,7 @@ _ESW_CHECKS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Irb:
+class Irb(NamedTuple):
     """Interruption response block."""
 
     scsw: Scsw
@@ -149,7 +145,7 @@ def make_irb(scsw: Scsw, sense: bytes | None = None) -> Irb:
     if sense is not None:
         flags |= ScswFlag.EXTENDED_FORMAT | ScswFlag.EXTENDED_CONTROL
         word1 = _ERW_CONCURRENT_SENSE | SENSE_BYTES << _ERW_COUNT_SHIFT
-    told = Scsw(flags, scsw.fctl, scsw.actl, scsw.stctl, scsw.address, scsw.dstat, scsw.cstat, scsw.count)
+    told = scsw if flags == scsw.flags else scsw._replace(flags=flags)
     return Irb(told, (word0, word1, 0, 0, 0), sense if sense is not None else bytes(SENSE_BYTES))
 
 
@@ -216,14 +212,13 @@ _CCW: Final = struct.Struct(">BBHI")
 _CCW0: Final = struct.Struct(">IBxH")
 
 
-@dataclass(frozen=True, slots=True)
-class Ccw:
+class Ccw(NamedTuple):
     """Channel command word."""
 
     command: int
     flags: int = 0
     """:class:`CcwFlag`."""
-    count: int = 0
+    count: int = 0  # type: ignore[assignment] - as above
     address: int = 0
 
     def encode(self) -> bytes:
@@ -243,7 +238,7 @@ def decode_ccw(data: bytes) -> Ccw:
 def iter_ccws(data: bytes, *, format_1: bool) -> Iterator[Ccw]:
     """Decode whole CCWs one by one; those of format 0 become format 1, where every TIC is a bare TIC."""
     if format_1:
-        return starmap(Ccw, _CCW.iter_unpack(data))
+        return map(Ccw._make, _CCW.iter_unpack(data))
     return (_from_format_0(*fields) for fields in _CCW0.iter_unpack(data))
 
 

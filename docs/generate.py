@@ -21,6 +21,7 @@ from enum import Enum
 from itertools import pairwise
 from pathlib import Path
 from struct import Struct, calcsize
+from textwrap import wrap
 from typing import Any
 
 import pvnet_services.mdev_migration
@@ -389,6 +390,14 @@ def drawing(text: str | None) -> str:
     return "```text\n" + "".join(f"{line[4:]}\n" for line in lines) + "```\n"
 
 
+def drawing_and_text(text: str | None) -> str:
+    """Return the first drawing of a docstring and the paragraphs below it."""
+    drawn, below = drawing(text), inspect.cleandoc(text or "").partition("::\n\n")[2]
+    paragraphs = [plain(each) for each in below.split("\n\n") if each[:1] not in {" ", ""}]
+    wrapped = [wrap(each, 120, break_on_hyphens=False, break_long_words=False) for each in paragraphs]
+    return "\n".join([drawn, *("\n".join(lines) + "\n" for lines in wrapped if not lines[0].startswith("Spec: "))])
+
+
 # --- vbus and the network ---------------------------------------------------------------------------------------------
 
 
@@ -699,13 +708,13 @@ PARTS: dict[str, Callable[[], str]] = {
     "mdev-lines": lambda: rst_table(lines.__doc__, ("line", "what it is")),
     "mdev-uart": lambda: rst_table(uart16550.__doc__),
     "mdev-serial-types": lambda: rst_table(serial_card.__doc__),
-    "mdev-serial-stream": lambda: drawing(serial_stream.__doc__),
+    "mdev-serial-stream": lambda: drawing_and_text(serial_stream.__doc__),
     "mdev-framebuffer": lambda: drawing(framebuffer.__doc__),
-    "mdev-framebuffer-stream": lambda: drawing(framebuffer_migration.__doc__),
+    "mdev-framebuffer-stream": lambda: drawing_and_text(framebuffer_migration.__doc__),
     "mdev-pmem": lambda: drawing(pmem.__doc__),
     "mdev-ccw-regions": lambda: drawing(ccw_regions.__doc__),
     "mdev-ccw-states": ccw_states,
-    "mdev-ccw-stream": lambda: drawing(ccw_stream.__doc__),
+    "mdev-ccw-stream": lambda: drawing_and_text(ccw_stream.__doc__),
     "mdev-move": lambda: drawing(pvnet_services.mdev_migration.__doc__),
     "mdev-decisions": lambda: decisions(SOURCES_OF_MDEV_DECISIONS),
     "mdev-verbs": mdev_verbs,

@@ -13,7 +13,7 @@ behind it what mtty has no place for.  Little-endian::
 
 Of the registers IER, LCR, MCR and SCR count, and with 1.1 MSR; ``tail`` is the next byte to be read.  The header goes
 out while the card runs (PRE_COPY), the rest when it stands: 344 bytes in all with one port, 408 with two, and what
-waits in the lines.  The lines themselves stay behind; the card has others where it comes to.
+waits in the lines.  What a line is connected to is no part of it: the card gets new lines where it comes to.
 
 Errors: EFAULT the header is of something else; ENOMEM more bytes than the stream has; EINVAL too few, or values that
 no port has.  Nothing is taken over before the whole stream has been checked.  EBUSY: more waits in a line than fits,

@@ -139,8 +139,7 @@ class Recorder:
 
     async def __aexit__(self, *exc: object) -> None:
         self._lab.endpoint.on_peer_up.remove(self._peer_up)
-        nodes, self.nodes = self.nodes, set()
-        await asyncio.gather(*(self._ask(name, "") for name in nodes))
+        await asyncio.gather(*(self._ask(name, "") for name in tuple(self.nodes)))
         self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
         for source in list(self._sources.values()):
@@ -173,8 +172,8 @@ class Recorder:
         try:
             await self._lab.endpoint.call(node, Envelope(management=command), _ASK_S, wait_for_peer=False)
         except PvnetError as error:
-            self.nodes.discard(node)
             if path:
+                self.nodes.discard(node)
                 self.problems.append(f"{node} is not recorded: {error}")
 
     def _accept(self) -> None:

@@ -231,5 +231,6 @@ def sha256(data: bytes) -> str:
 def clean(lab: RunningLab, nodes: Iterable[str]) -> None:
     """No log has an error that nobody expected."""
     for node in nodes:
-        lines = [line for line in lab.log(node).splitlines() if any(word in line for word in FAILURES)]
-        assert not lines, (node, lines[:10])
+        log = lab.log(node)
+        at = min((place for word in FAILURES if (place := log.find(word)) >= 0), default=-1)
+        assert at < 0, f"{node}: {log[max(0, at - 500) : at + 4000]}"

@@ -80,12 +80,13 @@ REFUSED: list[Refusal] = [
     (("cat", "/no/such/file", "--host", "east"), 1, "ENOENT"),
     (("echo", "nonsense", "/rfc/parents/mtty/mdev_create", "--host", "east"), 1, "EINVAL"),
     (("echo", f"{CARD}:4294967296:p", "/rfc/parents/mtty/mdev_create", "--host", "east"), 1, "ERANGE"),
-    (("screenshot", CARD, "-o", "/dev/null"), 1, ""),
+    (("screenshot", CARD, "-o", "/nowhere/x.png"), 2, CARD),
+    (("screenshot", CARD, "-o", "/dev/null"), 2, ".png"),
     (("open", "vfio-user:/nobody/listens/here"), 3, "/nobody/listens/here"),
     (("show",), 2, ""),
     (("explode",), 2, ""),
     (("create", "mtty", "mtty-1"), 2, "name the host"),
-    (("create", "mtty", "mtty-1", "--host", "south"), 2, "south"),
+    (("create", "mtty", "mtty-1", "--host", "south"), 2, "no host"),
     (("create", "../x", "mtty-1"), 2, "../x"),
     (("migrate", CARD, "south"), 2, "south"),
     (("migrate", CARD, "no/such"), 2, ""),
@@ -125,14 +126,15 @@ class Cli:
     def json(self, *words: str) -> object:
         return json.loads(self(*words, "--json"))
 
-    def refusal(self, refused: Refusal) -> None:
+    def refusal(self, refused: Refusal) -> str | None:
+        """What is wrong with a refusal."""
         words, code, says = refused
-        out, error = self.pvnet("mdev", *words, code=code)
-        assert out == "", words
-        assert len(error.splitlines()) == 1, (words, error)
-        assert error.startswith("pvnet: "), (words, error)
-        assert len(error) < 500, (words, error)
-        assert says in error, (words, error)
+        try:
+            out, error = self.pvnet("mdev", *words, code=code)
+        except AssertionError as failed:
+            return str(failed)
+        good = not out and len(error.splitlines()) == 1 and error.startswith("pvnet: ") and len(error) < 500
+        return None if good and says in error else f"{words}: {out} {error}"
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +155,8 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
 def test_what_is_wrong_is_one_line_and_a_code(cli: Cli) -> None:
     before = cli.json("list")
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(cli.refusal, REFUSED))
+        wrong = [each for each in pool.map(cli.refusal, REFUSED) if each is not None]
+    assert not wrong
     after = cli.json("list")
     for host in [*before, *after]:  # type: ignore[misc]
         for mdev in host["mdevs"]:

@@ -60,7 +60,7 @@ async def test_everything_is_in_the_file_once(tmp_path: Path, unix: bool) -> Non
     bodies = Counter(_body(record) for record in records if record.interface.link_type == LINKTYPE_ENVELOPE)
     assert bodies["device_io"] >= 40
     assert bodies["hcall"] >= 40
-    assert bodies["hcall"] == bodies["hcall_reply"]
+    assert abs(bodies["hcall"] - bodies["hcall_reply"]) <= 4  # those under way when it began and ended
     assert bodies["crq_entry"] >= 20
     frames = [record for record in records if record.interface.link_type == LINKTYPE_ETHERNET]
     assert sum(b"\x08\x00\x45" in record.data for record in frames) >= 10

@@ -5,9 +5,9 @@ standard error).  In both, ``{node}``, ``{lab}`` and ``{pid}`` are replaced.
 
 **Which file, when many processes are told the same?**  A node of a lab puts its name in front of the suffix
 (``trace.pcapng`` becomes ``trace.lpar1.pcapng``), unless ``FILE`` says ``{node}`` or ``{pid}`` itself; a program of the
-user's own writes ``FILE`` as it stands.  Writers lock their file: one that finds it locked by another living process
-adds its process id, too.  A file is begun anew, unless ``append`` is asked for (a node that was started again): then
-half a block that a killed writer has left is cut off, and a new section begins.
+user's own writes ``FILE`` as it stands.  Writers lock their file: one that finds it locked by another adds its name, or
+its process id if the name is there already.  A file is begun anew, unless ``append`` is asked for (a node that was
+started again): then half a block that a killed writer has left is cut off, and a new section begins.
 
 **Never in the way.**  :meth:`SnoopSink.tap` encodes the record and puts it into a bounded queue; a thread of the sink's
 own writes.  What finds the queue full is dropped and counted by interface, and the counts stand in the file (interface
@@ -104,7 +104,8 @@ def parse_snoop(text: str) -> SnoopTarget:
 def with_name(path: str, name: str) -> str:
     """Return ``path`` with ``.name`` in front of its suffix."""
     folder, file = os.path.split(path)
-    stem, suffix = (file[: -len(SUFFIX)], SUFFIX) if file.endswith(SUFFIX) else os.path.splitext(file)
+    suffix = SUFFIX if file.endswith(SUFFIX) else Path(file).suffix
+    stem = file.removesuffix(suffix)
     return os.path.join(folder, f"{stem}.{name}{suffix}")  # noqa: PTH118
 
 
@@ -187,12 +188,14 @@ class SnoopSink:
             ConfigError: it is no such text, or the file cannot be written.
         """
         target = parse_snoop(text) if isinstance(text, str) else text
-        name_it = is_shared and not target.names_the_process
+        is_named = target.names_the_process
         target = target.filled(node, lab)
         if target.command:
             out = _Output.to_command(target.command)
         else:
-            out = _Output.to_file(with_name(target.path, node) if name_it else target.path, append=append)
+            other = str(os.getpid()) if is_shared or is_named else node
+            path = with_name(target.path, node) if is_shared and not is_named else target.path
+            out = _Output.to_file(path, with_name(path, other), append=append)
         return cls(out, node, info or make_info(), lab=lab, note=note, clock_ns=clock_ns)
 
     # --- what is recorded --------------------------------------------------------------------------------------------
@@ -370,17 +373,17 @@ class _Output:
         return cls(fd, f"|{command}", process=process)
 
     @classmethod
-    def to_file(cls, path: str, *, append: bool = False) -> Self:
-        """Open and lock a file; raises ConfigError."""
+    def to_file(cls, path: str, other: str, *, append: bool = False) -> Self:
+        """Open and lock a file, or the ``other`` if somebody writes it; raises ConfigError."""
         try:
             if Path(path).is_fifo():
                 return cls(-1, path, path=path)
             fd = _locked(path)
             if fd < 0:
-                path = with_name(path, str(os.getpid()))
+                path = other
                 fd = _locked(path)
             if fd < 0:
-                raise ConfigError(f"snoop file {path}: another process writes it")
+                raise ConfigError(f"snoop file {path}: somebody else writes it")
         except (OSError, ValueError) as error:
             raise ConfigError(f"snoop file {path}: {why(error)}") from None
         out = cls(fd, path, path=path)

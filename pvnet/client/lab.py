@@ -22,6 +22,7 @@ from pvnet.runtime.lab import LabProcesses
 from pvnet.runtime.lab_dir import find_lab
 from pvnet.runtime.log import quiet_by_default
 from pvnet.runtime.service import make_port
+from pvnet.runtime.snoop import start_program_snoop, stop_snoop
 from pvnet.runtime.topology import Topology, default_topology
 
 
@@ -71,11 +72,17 @@ class Lab:
         node = f"app-{os.getpid()}-{secrets.token_hex(3)}"
         port = make_port(self._broker, self.name, node, unix=self.topology.lab.unix)
         self.endpoint = Endpoint(port, lab=self.name, name=node, role="client")
-        await self.endpoint.start()
+        self._snoop = start_program_snoop(self.endpoint, self.topology)
+        try:
+            await self.endpoint.start()
+        except BaseException:
+            await stop_snoop(self._snoop)
+            raise
         self.endpoint.ready()
 
     async def __aexit__(self, *exc: object) -> None:
         await self.endpoint.stop()
+        await stop_snoop(self._snoop)
         await self._leave()
 
     async def _leave(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+from pvnet.capture.snoop import SnoopSink
 from pvnet.core.errors import ConfigError, DeadlineError, PeerDiedError, PvnetError
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.management_pb2 import Management, ManagementReply, Partition, ShowStatus
@@ -20,6 +21,7 @@ from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.lab_dir import NodeInfo
 from pvnet.runtime.readiness import EndpointReadiness, Readiness
 from pvnet.runtime.service import NodeConfig, make_port
+from pvnet.runtime.snoop import start_snoop, stop_snoop
 from pvnet.runtime.supervisor import (
     ConflictError,
     Launch,
@@ -58,13 +60,19 @@ class LabProcesses:
         )
         self.endpoint: Endpoint
         self._log_json = log_json
+        self._snoop: SnoopSink | None = None
 
     async def __aenter__(self) -> Self:
-        await self.supervisor.start()
+        try:
+            await self.supervisor.start()
+        except BaseException:
+            await stop_snoop(self._snoop)
+            raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self.supervisor.stop()
+        await stop_snoop(self._snoop)
 
     def _launch(self, spec: NodeSpec, broker: BrokerUrl) -> Launch:
         config = NodeConfig(
@@ -82,6 +90,7 @@ class LabProcesses:
         port = make_port(broker.text(), lab.name, SUPERVISOR, unix=lab.unix)
         self.endpoint = Endpoint(port, lab=lab.name, name=SUPERVISOR, role="supervisor")
         self.endpoint.on("management", self._management)
+        self._snoop = start_snoop(self.endpoint, self.topology)
         try:
             if self.supervisor.broker.choice.kind == "url":
                 await self._refuse_second(broker)

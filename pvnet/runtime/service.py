@@ -22,6 +22,7 @@ from pvnet.core.errors import ConfigError, PvnetError
 from pvnet.core.names import check_name
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.log import configure_logging
+from pvnet.runtime.snoop import snooping
 from pvnet.runtime.topology import Topology
 from pvnet.transport.base import Port
 from pvnet.transport.mqtt import MqttPort
@@ -112,6 +113,13 @@ async def _live(role: str, factory: NodeFactory, config: NodeConfig) -> int:
     lab = config.topology.lab
     port = make_port(config.broker, lab.name, config.node, unix=lab.unix)
     endpoint = Endpoint(port, lab=lab.name, name=config.node, role=role)
+    async with snooping(endpoint, config.topology, directory=config.directory):
+        return await _serve(endpoint, factory, config, asked)
+
+
+async def _serve(endpoint: Endpoint, factory: NodeFactory, config: NodeConfig, asked: asyncio.Event) -> int:
+    loop = asyncio.get_running_loop()
+    lab = config.topology.lab
     node = factory(endpoint, config)
     await endpoint.start(timeout=lab.ready_timeout_s)
     try:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
+from pvnet.capture.snoop import parse_snoop
 from pvnet.core.errors import ConfigError
 from pvnet.core.names import UnitAddress
 from pvnet.runtime.topology_base import BigSize, Name, Restart, Size, Strict, Unit, check_hmc_id, check_unit
@@ -50,6 +51,13 @@ SCM_DRC_BASE: Final = 0x90000000
 """DRC index of a partition's first SCM device, as QEMU numbers them."""
 
 
+def _check_snoop(value: str) -> str:
+    try:
+        return str(parse_snoop(value))
+    except ConfigError:
+        raise ValueError('"pcapng:FILE" or "pcapng:|COMMAND"') from None
+
+
 class LabConfig(Strict):
     """The lab as a whole."""
 
@@ -63,6 +71,9 @@ class LabConfig(Strict):
     """Least important lines that the nodes log."""
     unix: bool = True
     """Whether processes of one host may talk over unix sockets instead of the broker."""
+    snoop: Annotated[str, AfterValidator(_check_snoop)] | None = None
+    """Where every node records its messages: ``"pcapng:FILE"`` (relative to the topology file; each node puts its name
+    into it), or ``"pcapng:|COMMAND"``.  ``PVNET_SNOOP`` in the environment has precedence."""
 
 
 class BrokerConfig(Strict):

@@ -17,6 +17,7 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from pvnet.capture.snoop import parse_snoop
 from pvnet.core.errors import ConfigError
 from pvnet.core.names import check_name
 from pvnet.runtime.layout import memory_needed
@@ -255,9 +256,19 @@ def _with_mdev_files_found(topology: Topology, path: Path) -> Topology:
     return topology.model_copy(update={"mdev_hosts": hosts, "partitions": partitions})
 
 
+def _with_snoop_found(topology: Topology, path: Path) -> Topology:
+    """Make the file that the nodes record into absolute."""
+    lab = topology.lab
+    if lab.snoop is None:
+        return topology
+    snoop = str(parse_snoop(lab.snoop).absolute(path.parent))
+    return topology.model_copy(update={"lab": lab.model_copy(update={"snoop": snoop})})
+
+
 def _with_files_found(topology: Topology, text: str, path: Path) -> Topology:
     """Make the paths absolute and read the password, once, where the error can name the line."""
     topology = _with_mdev_files_found(_with_switch_files_found(_with_backings_found(topology, path), path), path)
+    topology = _with_snoop_found(topology, path)
     broker = topology.broker
     if "://" not in broker.use:
         return topology

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from pvnet.mdev.ccw_layout import ADDRESS_31, CCW_BYTES, Scsw
+from pvnet.mdev.ccw_layout import ADDRESS_31, CCW_BYTES, Ccw, Scsw
 from pvnet.mdev.ccw_names import (
     Activity,
     CcwFlag,
@@ -40,12 +40,12 @@ from pvnet.mdev.ccw_names import (
     command_class,
 )
 from pvnet.mdev.ccw_translate import MAX_SEGMENTS, SEGMENT_CCWS, ChannelProgram, HostCcw
-from pvnet.mdev.device import DmaRead, DmaRequest, DmaWrite, Steps
+from pvnet.mdev.device import DmaRead, DmaWrite, Steps
 from pvnet.mdev.errors import MdevError
 
 MAX_EXECUTED: Final = MAX_SEGMENTS * SEGMENT_CCWS
 MAX_WITHOUT_ADDRESS: Final = 255
-NORMAL_END: Final = DeviceStatus.CHANNEL_END | DeviceStatus.DEVICE_END
+NORMAL_END: Final[int] = DeviceStatus.CHANNEL_END | DeviceStatus.DEVICE_END
 _FROM_ORB: Final = (
     ScswFlag.SUSPEND
     | ScswFlag.PREFETCH
@@ -114,15 +114,33 @@ def scsw_flags(program: ChannelProgram) -> int:
     return program.orb.flags & _FROM_ORB | ScswFlag.FORMAT_1
 
 
+# What is asked of every CCW, as plain numbers: looking a name up in its class takes longer than the question.
+_CHAIN_DATA: Final = int(CcwFlag.CHAIN_DATA)
+_CHAIN_COMMAND: Final = int(CcwFlag.CHAIN_COMMAND)
+_SUPPRESS_LENGTH: Final = int(CcwFlag.SUPPRESS_LENGTH)
+_SKIP: Final = int(CcwFlag.SKIP)
+_PCI: Final = int(CcwFlag.PCI)
+_SUSPEND: Final = int(CcwFlag.SUSPEND)
+_NEVER: Final = int(CcwFlag.MIDA)
+_TIC_CLASS: Final = CommandClass.TIC
+_INVALID: Final = CommandClass.INVALID
+_BACKWARD: Final = CommandClass.READ_BACKWARD
+_READS: Final = frozenset({CommandClass.READ, CommandClass.READ_BACKWARD, CommandClass.SENSE})
+_STATUS_MODIFIER: Final = int(DeviceStatus.STATUS_MODIFIER)
+
+
 class _Channel:
     def __init__(self, program: ChannelProgram, unit: ControlUnit, intermediate: Callable[[Scsw], None]) -> None:
-        self._program = program
+        self._segments = program.segments
         self._unit = unit
         self._intermediate = intermediate
         self._flags = scsw_flags(program)
-        self._format_1 = bool(program.orb.flags & OrbFlag.FORMAT_1)
-        self._at = (0, 0)
-        self._address = program.orb.address + CCW_BYTES & 0xFFFFFFFF
+        orb = program.orb
+        self._format_1 = bool(orb.flags & OrbFlag.FORMAT_1)
+        self._suspends = bool(orb.flags & OrbFlag.SUSPEND)
+        self._segment = self._index = 0
+        """The CCW to fetch next."""
+        self._address = orb.address + CCW_BYTES & 0xFFFFFFFF
         self._count = 0
         self._executed = 0
         self._without_address = 0
@@ -146,65 +164,64 @@ class _Channel:
 
     def _commands(self) -> Steps[Scsw]:
         """Execute command after command."""
+        unit = self._unit
         while True:
             host = self._fetch(data_chained=False)
-            if host.ccw.flags & CcwFlag.SUSPEND:
+            flags = host.ccw.flags
+            if flags & _SUSPEND:
                 stctl = StatusControl.INTERMEDIATE | StatusControl.PENDING
                 return Scsw(self._flags, Function.START, Activity.SUSPENDED, stctl, self._address)
             self._take_control(host)
-            length = self._unit.begin(host.ccw.command)
+            length = unit.begin(host.ccw.command)
             incorrect = False
             if length is None:
-                incorrect = bool(host.ccw.flags & CcwFlag.CHAIN_DATA)
+                incorrect = bool(flags & _CHAIN_DATA)
             else:
                 host, left = yield from self._transfer(host, length)
+                flags = host.ccw.flags
                 if self._count or left:
-                    chained = host.ccw.flags & CcwFlag.CHAIN_DATA
-                    incorrect = bool(chained or not host.ccw.flags & CcwFlag.SUPPRESS_LENGTH)
-            dstat = self._unit.end()
+                    incorrect = bool(flags & _CHAIN_DATA or not flags & _SUPPRESS_LENGTH)
+            dstat = unit.end()
             if incorrect:
                 return self._status(dstat, ChannelStatus.INCORRECT_LENGTH)
-            good = dstat & ~DeviceStatus.STATUS_MODIFIER == NORMAL_END
-            if not good or not host.ccw.flags & CcwFlag.CHAIN_COMMAND:
+            if dstat & ~_STATUS_MODIFIER != NORMAL_END or not flags & _CHAIN_COMMAND:
                 return self._status(dstat, 0)
-            self._advance(2 if dstat & DeviceStatus.STATUS_MODIFIER else 1)
+            self._index += 2 if dstat & _STATUS_MODIFIER else 1
 
     # --- CCWs ---
-
-    def _advance(self, ccws: int) -> None:
-        segment, index = self._at
-        self._at = segment, index + ccws
 
     def _fetch(self, *, data_chained: bool) -> HostCcw:
         """Return the CCW to execute, behind a TIC if there is one."""
         after_tic = False
         while True:
-            segment, index = self._at
-            if segment >= len(self._program.segments) or index >= len(self._program.segments[segment].ccws):
+            number, index = self._segment, self._index
+            if number >= len(self._segments) or index >= len(self._segments[number].ccws):
                 raise _ProgramCheckError
-            host = self._program.segments[segment].ccws[index]
-            self._address = self._program.guest_address(segment, (index + 1) * CCW_BYTES)
+            host = self._segments[number].ccws[index]
+            self._address = host.address + CCW_BYTES
             self._executed += 1
             if self._executed > MAX_EXECUTED:
                 raise _ProgramCheckError
-            if command_class(host.ccw.command) is not CommandClass.TIC:
-                self._check(host, data_chained=data_chained)
+            ccw = host.ccw
+            kind = command_class(ccw.command)
+            if kind is not _TIC_CLASS:
+                if not data_chained and kind is _INVALID:
+                    raise _ProgramCheckError
+                self._check(ccw, data_chained=data_chained)
                 return host
-            bare = host.ccw.command == Command.TIC and not host.ccw.flags and not host.ccw.count
+            bare = ccw.command == Command.TIC and not ccw.flags and not ccw.count
             if not bare or after_tic or host.target is None:
                 raise _ProgramCheckError
             after_tic = True
-            self._at = host.target
+            self._segment, self._index = host.target
 
-    def _check(self, host: HostCcw, *, data_chained: bool) -> None:
+    def _check(self, ccw: Ccw, *, data_chained: bool) -> None:
         """Refuse what no CCW may have; one that continues a data chain has no command of its own."""
-        ccw = host.ccw
-        chains_data = data_chained or ccw.flags & CcwFlag.CHAIN_DATA
+        flags = ccw.flags
         if (
-            (not data_chained and command_class(ccw.command) is CommandClass.INVALID)
-            or ccw.flags & CcwFlag.MIDA
-            or (not ccw.count and (chains_data or not self._format_1))
-            or (ccw.flags & CcwFlag.SUSPEND and (data_chained or not self._program.orb.flags & OrbFlag.SUSPEND))
+            flags & _NEVER
+            or (not ccw.count and (data_chained or flags & _CHAIN_DATA or not self._format_1))
+            or (flags & _SUSPEND and (data_chained or not self._suspends))
             or ccw.address > ADDRESS_31
         ):
             raise _ProgramCheckError
@@ -215,7 +232,7 @@ class _Channel:
 
     def _take_control(self, host: HostCcw) -> None:
         self._count = host.ccw.count
-        if host.ccw.flags & CcwFlag.PCI:
+        if host.ccw.flags & _PCI:
             actl = Activity.SUBCHANNEL_ACTIVE | Activity.DEVICE_ACTIVE
             stctl = StatusControl.INTERMEDIATE | StatusControl.PENDING
             self._intermediate(
@@ -226,46 +243,50 @@ class _Channel:
 
     def _transfer(self, host: HostCcw, left: int) -> Steps[tuple[HostCcw, int]]:
         """Move ``left`` bytes; returns the last CCW of the data chain and what the unit still had."""
-        code = host.ccw.command
+        direction = command_class(host.ccw.command)
         while True:
             length = min(left, host.ccw.count)
             if length:
-                yield from self._move(host, code, length)
+                yield from self._move(host, direction, length)
             left -= length
-            if self._count or not host.ccw.flags & CcwFlag.CHAIN_DATA:
+            if self._count or not host.ccw.flags & _CHAIN_DATA:
                 return host, left
-            self._advance(1)
+            self._index += 1
             host = self._fetch(data_chained=True)
             self._take_control(host)
 
-    def _move(self, host: HostCcw, code: int, length: int) -> Steps[None]:
+    def _move(self, host: HostCcw, direction: CommandClass, length: int) -> Steps[None]:
         """Move ``length`` bytes of one CCW."""
-        direction = command_class(code)
-        reads = direction in (CommandClass.READ, CommandClass.READ_BACKWARD, CommandClass.SENSE)
-        if reads and host.ccw.flags & CcwFlag.SKIP:
-            self._unit.give(length)
+        unit, reads = self._unit, direction in _READS
+        if reads and host.ccw.flags & _SKIP:
+            unit.give(length)
             self._count -= length
             return
         if not host.areas:
             raise _ProgramCheckError
-        if direction is CommandClass.READ_BACKWARD:
-            data = self._unit.give(length)
-            yield from self._dma(DmaWrite(host.ccw.address - length + 1, data[::-1]))
+        if direction is _BACKWARD:
+            data = unit.give(length)
+            yield from _storing(host.ccw.address - length + 1, data[::-1])
             self._count -= length
             return
         for address, size in host.areas:
             piece = min(size, length)
             if reads:
-                yield from self._dma(DmaWrite(address, self._unit.give(piece)))
+                yield from _storing(address, unit.give(piece))
             else:
-                self._unit.take((yield from self._dma(DmaRead(address, piece))))
+                try:
+                    data = yield DmaRead(address, piece)
+                except MdevError as error:
+                    raise _DataCheckError from error
+                unit.take(data)
             self._count -= piece
             length -= piece
             if not length:
                 return
 
-    def _dma(self, request: DmaRequest) -> Steps[bytes]:
-        try:
-            return (yield request)
-        except MdevError as error:
-            raise _DataCheckError from error
+
+def _storing(address: int, data: bytes) -> Steps[None]:
+    try:
+        yield DmaWrite(address, data)
+    except MdevError as error:
+        raise _DataCheckError from error

@@ -86,7 +86,7 @@ class Scsw(NamedTuple):
     """Behind the last CCW that was executed."""
     dstat: int = 0
     cstat: int = 0
-    count: int = 0  # type: ignore[assignment] - the number, not the method of tuples
+    count: int = 0  # type: ignore[assignment]  # the number, not the method of tuples
     """Residual count of that CCW."""
 
     def encode(self) -> bytes:
@@ -218,7 +218,7 @@ class Ccw(NamedTuple):
     command: int
     flags: int = 0
     """:class:`CcwFlag`."""
-    count: int = 0  # type: ignore[assignment] - as above
+    count: int = 0  # type: ignore[assignment]  # as above
     address: int = 0
 
     def encode(self) -> bytes:

@@ -39,7 +39,18 @@ MAX_PAGES: Final = 4096
 PAGE: Final = 4096
 _BLOCK_2K: Final = 2048
 _BLOCK_4K: Final = 4096
-_CHAINS: Final = CcwFlag.CHAIN_DATA | CcwFlag.CHAIN_COMMAND
+# Plain numbers and no look-ups: these are asked of every CCW.
+_CHAINS: Final = int(CcwFlag.CHAIN_DATA | CcwFlag.CHAIN_COMMAND)
+_CHAIN_DATA: Final = int(CcwFlag.CHAIN_DATA)
+_SKIP: Final = int(CcwFlag.SKIP)
+_IDA: Final = int(CcwFlag.IDA)
+_TIC: Final = int(Command.TIC)
+_NOP: Final = int(Command.NOP)
+_FORMAT_1: Final = int(OrbFlag.FORMAT_1)
+_READS: Final = frozenset({CommandClass.READ, CommandClass.READ_BACKWARD, CommandClass.SENSE})
+_READ_BACKWARD: Final = CommandClass.READ_BACKWARD
+_IDAW: Final = struct.Struct(">I")
+_IDAW_64: Final = struct.Struct(">Q")
 
 Area = tuple[int, int]
 """I/O address and length of a piece of data."""
@@ -101,7 +112,7 @@ class ChannelProgram:
 
 def is_program_address(address: int, orb: Orb) -> bool:
     """Whether a CCW may lie at ``address``."""
-    limit = ADDRESS_31 if orb.flags & OrbFlag.FORMAT_1 else ADDRESS_24
+    limit = ADDRESS_31 if orb.flags & _FORMAT_1 else ADDRESS_24
     return 0 < address <= limit and not address % CCW_BYTES
 
 
@@ -128,15 +139,11 @@ def _copy(program: ChannelProgram, address: int) -> Steps[None]:
     if len(program.segments) == MAX_SEGMENTS:
         raise MdevError(EINVAL, f"program of more than {MAX_SEGMENTS} segments")
     data = yield DmaRead(address, SEGMENT_CCWS * CCW_BYTES)
-    ccws = take_segment(iter_ccws(data, format_1=bool(program.orb.flags & OrbFlag.FORMAT_1)), address)
+    ccws = take_segment(iter_ccws(data, format_1=bool(program.orb.flags & _FORMAT_1)), address)
     host = [HostCcw(ccw, address + index * CCW_BYTES) for index, ccw in enumerate(ccws)]
     program.segments.append(Segment(address, host))
     for ccw in ccws:
-        if (
-            ccw.command == Command.TIC
-            and is_program_address(ccw.address, program.orb)
-            and program.find(ccw.address) is None
-        ):
+        if ccw.command == _TIC and is_program_address(ccw.address, program.orb) and program.find(ccw.address) is None:
             yield from _copy(program, ccw.address)
 
 
@@ -150,7 +157,7 @@ def take_segment(ccws: Iterable[Ccw], address: int) -> list[Ccw]:
     for ccw in ccws:
         found.append(ccw)
         end += CCW_BYTES
-        if not ccw.flags & _CHAINS and not (ccw.command == Command.TIC and address <= ccw.address < end):
+        if not ccw.flags & _CHAINS and not (ccw.command == _TIC and address <= ccw.address < end):
             return found
     raise MdevError(EINVAL, f"segment at {address:#x} has no end within {SEGMENT_CCWS} CCWs")
 
@@ -160,35 +167,33 @@ def take_segment(ccws: Iterable[Ccw], address: int) -> list[Ccw]:
 
 def moves_data(code: int, flags: int, count: int) -> bool:
     """Whether a CCW moves data."""
-    if not count or code == Command.NOP:
+    if not count or code == _NOP:
         return False
-    reads = command_class(code) in (CommandClass.READ, CommandClass.READ_BACKWARD, CommandClass.SENSE)
-    return not (flags & CcwFlag.SKIP and reads)
+    return not (flags & _SKIP and command_class(code) in _READS)
 
 
 def _resolve(program: ChannelProgram, segment: Segment) -> Steps[None]:
     """Give each CCW its areas or its target."""
     code: int | None = None
     for host in segment.ccws:
-        ccw = host.ccw
-        if ccw.command == Command.TIC:
-            if is_program_address(ccw.address, program.orb):
-                host.target = program.find(ccw.address)
+        command, flags, count, address = host.ccw
+        if command == _TIC:
+            if is_program_address(address, program.orb):
+                host.target = program.find(address)
             code = None
             continue
-        code = ccw.command if code is None else code
+        code = command if code is None else code
         areas: Sequence[Area]
-        if ccw.flags & CcwFlag.IDA:
-            areas = yield from _read_list(program.orb, ccw)
+        if flags & _IDA:
+            areas = yield from _read_list(program.orb, host.ccw)
         else:
-            areas = [(ccw.address, ccw.count)]
-        backward = command_class(code) is CommandClass.READ_BACKWARD
-        if moves_data(code, ccw.flags, ccw.count):
-            if backward:
-                areas = _backward(ccw)
+            areas = [(address, count)]
+        if moves_data(code, flags, count):
+            if command_class(code) is _READ_BACKWARD:
+                areas = _backward(host.ccw)
             yield from _pin(program, areas)
             host.areas = areas
-        if not ccw.flags & CcwFlag.CHAIN_DATA:
+        if not flags & _CHAIN_DATA:
             code = None
 
 
@@ -204,7 +209,7 @@ def _read_list(orb: Orb, ccw: Ccw) -> Steps[Sequence[Area]]:
     """Read an IDA list; returns the areas of the data, where pieces that follow each other are one."""
     wide = bool(orb.flags & OrbFlag.IDAW_64)
     block = _BLOCK_2K if not wide or orb.flags & OrbFlag.IDAW_2K else _BLOCK_4K
-    entry = struct.Struct(">Q" if wide else ">I")
+    entry = _IDAW_64 if wide else _IDAW
     if ccw.address % entry.size:
         raise MdevError(EINVAL, f"IDA list at {ccw.address:#x} is not aligned")
     head = yield DmaRead(ccw.address, entry.size)
@@ -232,13 +237,14 @@ def _pin(program: ChannelProgram, areas: Sequence[Area]) -> Steps[None]:
 
     No area crosses the end of the address space: an IDAW is cut at the end of its block.
     """
+    pages = program.pages
     for address, length in areas:
         for page in range(address // PAGE, (address + length - 1) // PAGE + 1):
-            if page in program.pages:
+            if page in pages:
                 continue
-            if len(program.pages) == MAX_PAGES:
+            if len(pages) == MAX_PAGES:
                 raise MdevError(ENOMEM, f"program with more than {MAX_PAGES} pages of data")
-            program.pages.add(page)
+            pages.add(page)
             try:
                 yield DmaRead(max(address, page * PAGE), 1)
             except MdevError as error:

@@ -23,6 +23,7 @@ from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.vbus.layout import BridgeVector, BusVector, Doorbell, EventId
 from pvnet.vbus.venet_layout import CapabilityGroup, SgFlag, SgGsoType, VenetFunction
 from pvnet.vmc.messages import BufferOwner, VmcType
+from pvnet.vmc.router import RouterOpcode, RouterRc, RouterTarget
 
 LAYER_OF_BODY: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -217,6 +218,12 @@ RAW: Final = (
     _spec("ip.source", _T.STRING, "address"),
     _spec("ip.destination", _T.STRING, "address"),
     _spec("ip.protocol", _T.U8, "what it carries", _IP_PROTOCOLS),
+    _spec("router.target", _T.U16, "who is meant", RouterTarget, hex=True),
+    _spec("router.opcode", _T.U16, "what is asked", RouterOpcode, hex=True),
+    _spec("router.correlation", _T.U32, "pairs a response with its request"),
+    _spec("router.flags", _T.U8, "0x40: response", {0x40: "RESPONSE"}, hex=True, flags=True),
+    _spec("router.rc", _T.U16, "return code", RouterRc, hex=True),
+    _spec("router.data", _T.BYTES, "what is carried"),
     _spec("memory.kind", _T.U8, "what moved the bytes", {1: "RDMA", 2: "RING"}),
     _spec("app.act", _T.STRING, "what an application did"),
     _spec("app.hmc_index", _T.U8, "number of its connection"),

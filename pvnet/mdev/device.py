@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from pvnet.core.machine import Note
 from pvnet.mdev.errors import MdevError
@@ -35,16 +35,14 @@ T = TypeVar("T")
 # --- memory of the user -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class DmaRead:
+class DmaRead(NamedTuple):
     """Read ``length`` bytes of the user's memory at I/O address ``address``."""
 
     address: int
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class DmaReadInto:
+class DmaReadInto(NamedTuple):
     """Read as many bytes as ``target`` has room for into ``target``, which is writable and of plain bytes.
 
     For whoever reads much: memory that is mapped here is copied once.  After an error ``target`` may have been changed.
@@ -54,8 +52,7 @@ class DmaReadInto:
     target: memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class DmaWrite:
+class DmaWrite(NamedTuple):
     """Store ``data`` at I/O address ``address`` of the user's memory; all of it or, on EFAULT, nothing.
 
     A ``memoryview`` is of plain bytes, which must not change before the write has ended.

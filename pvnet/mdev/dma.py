@@ -61,6 +61,8 @@ class DmaTable:
         self.limits = limits or DmaLimits()
         self._starts: list[int] = []
         self._regions: list[DmaRegion] = []
+        self._recent: DmaRegion | None = None
+        """The map that was used last: the next access is often there, too."""
 
     def __len__(self) -> int:
         return len(self._regions)
@@ -136,6 +138,7 @@ class DmaTable:
 
     def drop(self, region: DmaRegion) -> None:
         """Remove a map and let go of its memory; idempotent."""
+        self._recent = None
         at = bisect_right(self._starts, region.address) - 1
         if at >= 0 and self._regions[at] is region:
             del self._starts[at], self._regions[at]
@@ -148,14 +151,19 @@ class DmaTable:
         for region in self.regions:
             self.drop(region)
 
-    def whole(self, address: int, length: int, *, write: bool) -> DmaRegion | None:
-        """Return the map that has all of an access and permits it; None: there is none, :meth:`pieces` knows more."""
-        at = bisect_right(self._starts, address) - 1
-        if at < 0:
+    def view(self, address: int, length: int, *, write: bool) -> memoryview | None:
+        """Return the bytes of an access that lies in one map, mapped here; None: :meth:`pieces` knows more."""
+        region = self._recent
+        if region is None or not region.address <= address < region.address + region.size:
+            at = bisect_right(self._starts, address) - 1
+            if at < 0:
+                return None
+            region = self._recent = self._regions[at]
+        memory, offset = region.memory, address - region.address
+        if memory is None or offset + length > region.size or not region.flags & (_WRITE if write else _READ):
             return None
-        region = self._regions[at]
-        fits = address + length <= region.address + region.size and region.flags & (_WRITE if write else _READ)
-        return region if fits else None
+        view = memory.view
+        return None if view is None else view[offset : offset + length]
 
     def pieces(self, address: int, length: int, *, write: bool) -> list[Piece]:
         """Return the parts of an access of ``length`` > 0 bytes.

@@ -158,18 +158,16 @@ class Program(Generic[T]):
         """Perform an access; returns what it gives, or why not; None: the user is asked."""
         owner = self._owner
         try:
+            found = _at_once(request, owner.table, owner.dirty)
+            if found is not None:
+                return found
             data, target, length = _described(request)
             if not length:
                 return b""
             if not 0 < length <= MAX_ACCESS:
                 raise MdevError(EINVAL, f"an access of {length} bytes")
-            address, table = request.address, owner.table
-            region = table.whole(address, length, write=data is not None)
-            if region is not None and region.memory is not None:
-                if data is not None:
-                    owner.dirty.mark(address, length)
-                return _direct(region.memory, address - region.address, length, data, target)
-            pieces = table.pieces(address, length, write=data is not None)
+            address = request.address
+            pieces = owner.table.pieces(address, length, write=data is not None)
         except MdevError as error:
             return error
         except Exception as failure:  # noqa: BLE001 - a third party's: no request, or no bytes
@@ -319,7 +317,7 @@ class Programs:
                 chunk = None if data is None else data[at : at + part]
                 try:
                     if region.memory is not None:
-                        answer: Answer = _direct(region.memory, offset + length - left, part, chunk, None)
+                        answer: Answer = _direct(region.memory, offset + length - left, part, chunk)
                     else:
                         answer = yield address, part, chunk
                 finally:
@@ -335,6 +333,35 @@ class Programs:
                     parts.append(answer)
                 address, left = address + part, left - part
         return b"".join(parts)
+
+
+def _at_once(request: object, table: DmaTable, dirty: DirtyPages) -> bytes | None:
+    """Perform an access to memory that is mapped here, in one piece; None: it is not so simple.
+
+    What is wrong with the bytes of a device shows when they are copied.
+    """
+    if isinstance(request, DmaRead):
+        address, length = request.address, request.length
+        view = table.view(address, length, write=False) if 0 < length <= MAX_ACCESS else None
+        return None if view is None else bytes(view)
+    if isinstance(request, DmaWrite):
+        address, data = request.address, request.data
+        length = len(data)
+        view = table.view(address, length, write=True) if 0 < length <= MAX_ACCESS else None
+        if view is None:
+            return None
+        dirty.mark(address, length)
+        view[:] = data
+        return b""
+    if isinstance(request, DmaReadInto):
+        target: object = request.target
+        length = len(target) if isinstance(target, memoryview) else 0
+        view = table.view(request.address, length, write=False) if 0 < length <= MAX_ACCESS else None
+        if view is None:
+            return None
+        request.target[:] = view
+        return b""
+    return None
 
 
 def _described(request: DmaRequest) -> tuple[memoryview | None, memoryview | None, int]:
@@ -361,16 +388,13 @@ def _check_plain(view: memoryview) -> None:
         raise TypeError(f"items of format {view.format!r} in {view.ndim} dimensions instead of bytes")
 
 
-def _direct(memory: DmaMemory, offset: int, length: int, data: memoryview | None, target: memoryview | None) -> bytes:
+def _direct(memory: DmaMemory, offset: int, length: int, data: memoryview | None) -> bytes:
     """Perform an access to memory that can be touched here."""
     view = memory.view
-    if data is not None:
-        if view is not None:
-            view[offset : offset + length] = data
-        else:
-            memory.write(offset, data)
-        return b""
-    if target is None:
+    if data is None:
         return bytes(view[offset : offset + length]) if view is not None else memory.read(offset, length)
-    target[:] = view[offset : offset + length] if view is not None else memory.read(offset, length)
+    if view is not None:
+        view[offset : offset + length] = data
+    else:
+        memory.write(offset, data)
     return b""

@@ -105,24 +105,50 @@ def test_what_is_not_permitted_touches_nothing(address: int, length: int, write:
     assert all(memory.array == b"m" * PAGE for memory in memories)
 
 
-def test_the_map_of_an_access() -> None:
+def test_the_bytes_of_an_access() -> None:
     table = DmaTable()
-    one, two = DmaRegion(PAGE, PAGE, READ, ArrayMemory()), DmaRegion(2 * PAGE, PAGE, WRITE, ArrayMemory())
-    assert table.whole(PAGE, 1, write=False) is None
-    table.map(one)
-    table.map(two)
-    assert table.whole(PAGE, PAGE, write=False) is one
-    assert table.whole(2 * PAGE - 1, 1, write=False) is one
-    assert table.whole(2 * PAGE, 1, write=True) is two
-    for address, length, write in (
-        (PAGE - 1, 1, False),
-        (PAGE, 1, True),
-        (PAGE, PAGE + 1, False),
-        (2 * PAGE, 1, False),
-        (3 * PAGE - 1, 2, True),
-        (3 * PAGE, 1, True),
-    ):
-        assert table.whole(address, length, write=write) is None
+    one, two, file = ArrayMemory(), ArrayMemory(), ArrayMemory(mapped=False)
+    region = DmaRegion(PAGE, PAGE, READ, one)
+    assert table.view(PAGE, 1, write=False) is None
+    table.map(region)
+    table.map(DmaRegion(2 * PAGE, PAGE, WRITE, two))
+    table.map(DmaRegion(3 * PAGE, PAGE, DMA_RW, file))
+    table.map(DmaRegion(4 * PAGE, PAGE, DMA_RW))
+    one.array[0], one.array[-1], two.array[0] = 1, 2, 3
+
+    def seen(address: int, length: int, *, write: bool) -> bytes | None:
+        view = table.view(address, length, write=write)
+        return None if view is None else bytes(view)
+
+    for _ in range(2):
+        assert seen(PAGE, PAGE, write=False) == bytes(one.array)
+        assert seen(2 * PAGE - 1, 1, write=False) == b"\2"
+        assert seen(2 * PAGE, 1, write=True) == b"\3"
+        for address, length, write in (
+            (PAGE - 1, 1, False),
+            (-1, 1, False),
+            (PAGE, 1, True),
+            (PAGE, PAGE + 1, False),
+            (2 * PAGE, 1, False),
+            (3 * PAGE - 1, 2, True),
+            (3 * PAGE, 1, True),
+            (4 * PAGE, 1, False),
+            (5 * PAGE, 1, True),
+            (1 << 64, 1, True),
+        ):
+            assert seen(address, length, write=write) is None
+    assert seen(PAGE, 1, write=False) == b"\1"
+    table.drop(region)
+    assert seen(PAGE, 1, write=False) is None, "nothing is remembered of a map that is gone"
+    other = ArrayMemory()
+    table.map(DmaRegion(PAGE, PAGE, READ, other))
+    assert seen(PAGE, 1, write=False) == b"\0"
+    newer = ArrayMemory()
+    newer.array[0] = 9
+    table.map(DmaRegion(PAGE, PAGE, READ, newer))
+    assert seen(PAGE, 1, write=False) == b"\t", "the newer descriptor counts"
+    table.clear()
+    assert seen(PAGE, 1, write=False) is None
 
 
 @pytest.mark.parametrize("remote", [False, True])

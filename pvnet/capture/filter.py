@@ -107,8 +107,11 @@ class _Parser:
         self._next = 0
         self._depth = 0
 
+    def _error(self, at: int, what: str, expected: str) -> ConfigError:
+        return ConfigError(f"filter: position {at + 1}: {what}: expected {expected}: {self._text}")
+
     def _fail(self, at: int, what: str, expected: str) -> NoReturn:
-        raise ConfigError(f"filter: position {at + 1}: {what}: expected {expected}: {self._text}")
+        raise self._error(at, what, expected)
 
     def _split(self) -> Iterator[_Token]:
         at = 0
@@ -187,7 +190,7 @@ class _Parser:
         if sign not in {"==", "!=", "~", "&", "in", *_COMPARE}:
             return self._present(name, token)
         if name not in FIELDS and name not in RECORD_FIELDS:
-            self._unknown(name, token)
+            raise self._unknown(name, token)
         self._next += 1
         spec = FIELDS.get(name)
         if sign == "in":
@@ -227,12 +230,12 @@ class _Parser:
             return lambda decoded, _own: any(item.name == name for item in decoded.fields())
         if name in _LAYERS or name in _KINDS:
             return lambda decoded, _own: decoded.kind == name or decoded.has(name)
-        self._unknown(name, token)
+        raise self._unknown(name, token)
 
-    def _unknown(self, name: str, token: _Token) -> NoReturn:
+    def _unknown(self, name: str, token: _Token) -> ConfigError:
         close = difflib.get_close_matches(name, [*FIELDS, *RECORD_FIELDS, *_LAYERS, *_KINDS], 3)
         hint = " or ".join(close) if close else "a field such as vmc.type, or a layer such as crq"
-        self._fail(token.at, f"{token.text!r} is no field", hint)
+        return self._error(token.at, f"{token.text!r} is no field", hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +247,7 @@ class _Literal:
 
     def equals(self, value: Value, text: str) -> bool:
         if isinstance(value, bool):
-            return self.text.lower() == text
+            return self.text.lower() == text or self.number == value
         if isinstance(value, int):
             return self.number == value if self.number is not None else self.text.lower() == text.lower()
         if isinstance(value, bytes):

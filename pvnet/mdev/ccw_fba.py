@@ -85,6 +85,12 @@ BLOCK_SIZES: Final = (512, 1024, 2048, 4096)
 EXTENT: Final = struct.Struct(">BxHIII")
 LOCATE: Final = struct.Struct(">BBHI")
 CHARACTERISTICS: Final = struct.Struct(">4BHIII14x")
+_READ: Final = int(FbaCommand.READ)
+_WRITE: Final = int(FbaCommand.WRITE)
+_DEFINE_EXTENT: Final = int(FbaCommand.DEFINE_EXTENT)
+_LOCATE: Final = int(FbaCommand.LOCATE)
+_OPERATIONS: Final = {int(operation): operation for operation in FbaOperation}
+_OPERATION_OF: Final = {_READ: FbaOperation.READ, _WRITE: FbaOperation.WRITE}
 _PERMISSION_SHIFT: Final = 6
 _OPERATION: Final = 0xF
 _MODE_DATA_CHAINING: Final = 0x20
@@ -163,6 +169,15 @@ class FbaUnit:
         """Begin a command."""
         self._code = code
         self._output.clear()
+        if code == _DEFINE_EXTENT:
+            return EXTENT.size
+        if code == _LOCATE:
+            return LOCATE.size
+        if code in (_READ, _WRITE):
+            if self._operation is not _OPERATION_OF[code]:
+                raise self._refuse(Sense.COMMAND_REJECT)
+            self._operation = None
+            return self._length
         match code:
             case Command.NOP:
                 return None
@@ -172,23 +187,13 @@ class FbaUnit:
                 self._input = self.sense()
             case Command.READ_CHARACTERISTICS:
                 self._input = self._characteristics()
-            case FbaCommand.DEFINE_EXTENT:
-                return EXTENT.size
-            case FbaCommand.LOCATE:
-                return LOCATE.size
-            case FbaCommand.READ | FbaCommand.WRITE:
-                wanted = FbaOperation.READ if code == FbaCommand.READ else FbaOperation.WRITE
-                if self._operation is not wanted:
-                    raise self._refuse(Sense.COMMAND_REJECT)
-                self._operation = None
-                return self._length
             case _:
                 raise self._refuse(Sense.COMMAND_REJECT)
         return len(self._input)
 
     def give(self, length: int) -> bytes:
         """Return the next bytes of what is read."""
-        if self._code != FbaCommand.READ:
+        if self._code != _READ:
             data, self._input = self._input[:length], self._input[length:]
             return data
         try:
@@ -200,16 +205,22 @@ class FbaUnit:
 
     def take(self, data: bytes) -> None:
         """Take parameters, or bytes to be written: whole blocks are stored at once."""
+        if self._code == _WRITE and not self._output and not len(data) % self.block_size:
+            self._put(data)  # nearly always whole blocks: no copy of them
+            return
         self._output += data
-        if self._code == FbaCommand.WRITE:
+        if self._code == _WRITE:
             whole = len(self._output) - len(self._output) % self.block_size
             self._store_blocks(whole)
 
     def _store_blocks(self, length: int) -> None:
-        if not length:
-            return
-        data = bytes(self._output[:length])
-        del self._output[:length]
+        if length:
+            data = bytes(self._output[:length])
+            del self._output[:length]
+            self._put(data)
+
+    def _put(self, data: bytes) -> None:
+        length = len(data)
         try:
             self._store.write(self._offset, data)
         except MdevError as error:
@@ -221,11 +232,11 @@ class FbaUnit:
 
     def end(self) -> int:
         """Obey the parameters of DEFINE EXTENT and LOCATE; complete a WRITE."""
-        if self._code == FbaCommand.DEFINE_EXTENT:
-            self._define(bytes(self._output))
-        elif self._code == FbaCommand.LOCATE:
-            self._locate(bytes(self._output))
-        elif self._code == FbaCommand.WRITE:
+        if self._code == _DEFINE_EXTENT:
+            self._define(self._output)
+        elif self._code == _LOCATE:
+            self._locate(self._output)
+        elif self._code == _WRITE:
             if self._output:
                 self._output += bytes(self.block_size - len(self._output))
                 self._store_blocks(self.block_size)
@@ -255,7 +266,7 @@ class FbaUnit:
         head = (_MODE_DATA_CHAINING, 0, _CLASS_FBA, _TYPE_9336)
         return CHARACTERISTICS.pack(*head, self.block_size, _BLOCKS_PER_CYCLE, _BLOCKS_PER_BOUNDARY, self._blocks)
 
-    def _define(self, data: bytes) -> None:
+    def _define(self, data: bytearray) -> None:
         self._extent = self._operation = None
         if len(data) < EXTENT.size:
             raise self._refuse(Sense.COMMAND_REJECT)
@@ -266,15 +277,15 @@ class FbaUnit:
             raise self._refuse(Sense.COMMAND_REJECT, SenseDetail.NO_RECORD)
         self._extent = extent
 
-    def _locate(self, data: bytes) -> None:
+    def _locate(self, data: bytearray) -> None:
         self._operation = None
         extent = self._extent
         if len(data) < LOCATE.size or extent is None:
             raise self._refuse(Sense.COMMAND_REJECT)
         operation, _, blocks, start = LOCATE.unpack(data)
-        if operation & _OPERATION not in tuple(FbaOperation) or not blocks:
+        wanted = _OPERATIONS.get(operation & _OPERATION)
+        if wanted is None or not blocks:
             raise self._refuse(Sense.COMMAND_REJECT)
-        wanted = FbaOperation(operation & _OPERATION)
         allowed = extent.permission == Permission.WRITE and not self._store.readonly
         if wanted is not FbaOperation.WRITE:
             allowed = wanted is FbaOperation.NONE or extent.permission in (Permission.WRITE, Permission.READ)

@@ -13,6 +13,7 @@ from pvnet.client.mdev import Mdevs
 from pvnet.client.vbus import VbusHost
 from pvnet.core.errors import ConfigError
 from pvnet.core.names import check_name
+from pvnet.runtime.snoop import split_snoop
 from pvnet.runtime.topology_net import check_port
 
 
@@ -35,10 +36,14 @@ def attach(
     """Add a port to a switch of the network bridge: the host's network, a capture file, another lab's switch.
 
     With vfio-user:PATH?mdev=UUID the mediated device is served at that unix socket, for QEMU or any vfio-user client.
+    Behind either may stand where its traffic is recorded: ?snoop=pcapng:FILE, ?mdev=UUID&snoop=pcapng:FILE; |COMMAND
+    instead of FILE writes to the standard input of a command.
     """
+    uri, target = split_snoop(uri)
+    snoop = "" if target is None else f"?snoop={target.absolute(Path.cwd())}"  # nodes have directories of their own
     if uri.startswith("vfio-user:"):
         path, mdev = vfio_user_address(uri)
-        run(_attach_mdev(path, mdev, lab, timeout, remove=remove))
+        run(_attach_mdev(path + snoop, mdev, lab, timeout, remove=remove))
         say(f"vfio-user:{path}: {'removed' if remove else 'serves ' + mdev}")
         return
     try:
@@ -49,7 +54,7 @@ def attach(
     if kind in {"pcapng", "replay"}:
         port = f"{kind}:{Path(rest).absolute()}"  # the bridge has a directory of its own
     name = None if switch is None else check_name(switch, "switch")
-    run(_attach(port, name, lab, timeout, remove=remove))
+    run(_attach(port + snoop, name, lab, timeout, remove=remove))
     say(f"{port}: {'removed' if remove else 'attached'}")
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +56,29 @@ def snoop_target(topology: Topology, *, is_node: bool) -> SnoopTarget | None:
         raise ConfigError(f"{SNOOP_VARIABLE}: {error}") from None
 
 
+def split_snoop(uri: str) -> tuple[str, SnoopTarget | None]:
+    """Return an address without ``?snoop=...`` (or ``&snoop=...``) at its end, and what stands there.
+
+    Raises:
+        ConfigError: it is no target.
+    """
+    for mark in ("?snoop=", "&snoop="):
+        address, found, text = uri.partition(mark)
+        if found:
+            return address, parse_snoop(text)
+    return uri, None
+
+
+def open_sink(endpoint: Endpoint, target: SnoopTarget, topology: Topology | None = None) -> SnoopSink:
+    """Open a capture of something else than the messages of ``endpoint``, whose node notes how it ends.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    info = make_info("" if topology is None else topology_json(topology))
+    return SnoopSink.open(target, endpoint.name, info, lab=endpoint.lab, note=_note_from_thread(endpoint))
+
+
 def start_snoop(endpoint: Endpoint, topology: Topology, *, directory: str = "") -> SnoopSink | None:
     """Begin to record the messages of a node, if that is wished; ``directory`` is the lab's.
 
@@ -73,12 +96,6 @@ def start_program_snoop(endpoint: Endpoint, topology: Topology) -> SnoopSink | N
 
 
 def _start(endpoint: Endpoint, topology: Topology, target: SnoopTarget, directory: str, *, is_node: bool) -> SnoopSink:
-    loop = asyncio.get_running_loop()
-
-    def note(note: Note) -> None:  # from the sink's thread
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to hear it
-            loop.call_soon_threadsafe(endpoint.note, note)
-
     key = f"{endpoint.name if is_node else ''} {target}"
     sink = SnoopSink.open(
         target,
@@ -87,12 +104,23 @@ def _start(endpoint: Endpoint, topology: Topology, target: SnoopTarget, director
         lab=endpoint.lab,
         is_shared=is_node,
         append=key in _begun or (is_node and _is_begun(directory, endpoint.name, target)),
-        note=note,
+        note=_note_from_thread(endpoint),
     )
     _begun.add(key)
     endpoint.snoop.append(sink.tap)
     endpoint.log.info("snoop", file=sink.name)
     return sink
+
+
+def _note_from_thread(endpoint: Endpoint) -> Callable[[Note], None]:
+    loop = asyncio.get_running_loop()
+
+    def note(ended: Note) -> None:
+        note = Note(ended.event, ended.fields, "error")  # who wished a capture does not get it: programs say so, too
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to hear it
+            loop.call_soon_threadsafe(endpoint.note, note)
+
+    return note
 
 
 def _is_begun(directory: str, node: str, target: SnoopTarget) -> bool:

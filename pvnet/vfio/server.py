@@ -40,6 +40,8 @@ RELEASE_S: Final = 0.0
 _EXPIRE_S: Final = 0.5
 _ACCEPTS: Final = 16
 """Most connections that are accepted in one turn of the loop."""
+Snoop = Callable[[str, Sequence[Data]], None]
+"""Told of every message: "in" or "out", and its pieces."""
 _log = structlog.get_logger()
 
 
@@ -59,6 +61,7 @@ class SocketCarrier:
         *,
         max_queue_bytes: int = MAX_QUEUE_BYTES,
         stall_s: float = STALL_S,
+        snoop: Snoop | None = None,
     ) -> None:
         self.max_fds = limits.max_fds
         self._loop = asyncio.get_running_loop()
@@ -77,6 +80,22 @@ class SocketCarrier:
         self.send: Callable[[Sequence[Data], Sequence[Descriptor]], None] = self.socket.send
         self.session = ServerSession(device, self, limits)
         self.socket.received = self.session.message  # nothing in between: this is in the way of every access
+        if snoop is not None:
+            self._tell(snoop)
+
+    def _tell(self, snoop: Snoop) -> None:
+        """Have ``snoop`` told of every message."""
+        received, send = self.session.message, self.socket.send
+
+        def tell_received(data: memoryview, descriptors: list[int]) -> None:
+            snoop("in", (data,))
+            received(data, descriptors)
+
+        def tell_sent(parts: Sequence[Data], descriptors: Sequence[Descriptor]) -> None:
+            snoop("out", parts)
+            send(parts, descriptors)
+
+        self.socket.received, self.send = tell_received, tell_sent
 
     @staticmethod
     def _too_early(_data: memoryview, descriptors: list[int]) -> None:
@@ -116,7 +135,8 @@ class SocketCarrier:
 class VfioUserServer:
     """Serves one device at one path; see the module's text.
 
-    ``note`` hears who comes and goes; without it, it is logged.  The device stays its owner's.
+    ``note`` hears who comes and goes; without it, it is logged.  ``snoop`` is told of every message.  The device stays
+    its owner's.
     """
 
     def __init__(
@@ -128,6 +148,7 @@ class VfioUserServer:
         hello_s: float = HELLO_S,
         max_queue_bytes: int = MAX_QUEUE_BYTES,
         stall_s: float = STALL_S,
+        snoop: Snoop | None = None,
     ) -> None:
         self.device = device
         self.counters = Counters()
@@ -136,6 +157,7 @@ class VfioUserServer:
         self._note = note or _log_note
         self._max_queue_bytes = max_queue_bytes
         self._stall_s = stall_s
+        self._snoop = snoop
         self._listener: UnixListener | None = None
         self._carrier: SocketCarrier | None = None
         self._waiting: socket.socket | None = None
@@ -240,7 +262,13 @@ class VfioUserServer:
         self.counters["clients"] += 1
         self._since = self._loop.time()
         carrier = SocketCarrier(
-            sock, self.device, self._ended, self._limits, max_queue_bytes=self._max_queue_bytes, stall_s=self._stall_s
+            sock,
+            self.device,
+            self._ended,
+            self._limits,
+            max_queue_bytes=self._max_queue_bytes,
+            stall_s=self._stall_s,
+            snoop=self._snoop,
         )
         self._carrier = carrier
         self._note(Note("vfio_user_client", (("device", self.device.name),), "info"))

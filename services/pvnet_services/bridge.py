@@ -26,6 +26,7 @@ from pvnet.runtime.topology import Topology
 from pvnet.vbus.errors import DeviceFailedError, VbusError, told
 from pvnet.vbus.packet import Packet
 from pvnet.vbus.venet_south import VenetDevice
+from pvnet_services.attach_snoop import snooping_opener
 from pvnet_services.note_limit import NoteLimit
 from pvnet_services.switch_ports import SwitchPorts
 from pvnet_services.switches import Switches
@@ -49,7 +50,8 @@ class BridgeNode:
         self._topology = config.topology
         self.host = VbusHost(endpoint, load_classes(self._class_failed))
         self.ports = SwitchPorts(endpoint, config.broker)
-        self.switches = Switches(config.topology, endpoint.note, self.ports.open)
+        opener = snooping_opener(self.ports.open, endpoint, config.topology)
+        self.switches = Switches(config.topology, endpoint.note, opener)
         self._limit = NoteLimit(endpoint, asyncio.get_running_loop().time)
         SwitchContents(endpoint, self.switches)
         endpoint.on("management", self._management)

@@ -16,6 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
+from pvnet.capture.snoop import SnoopSink
 from pvnet.core.errors import ConfigError, PvnetError
 from pvnet.core.machine import Note
 from pvnet.mdev.device import MdevDriver
@@ -30,10 +31,12 @@ from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.management_pb2 import Management, MdevAdmin
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.service import NodeConfig, run_service
+from pvnet.runtime.snoop import open_sink, split_snoop, stop_snoop
 from pvnet.runtime.topology import Topology
 from pvnet.runtime.topology_mdev import MdevConfig
 from pvnet.vfio.server import VfioUserServer
 from pvnet.vfio.services import Services
+from pvnet_services.attach_snoop import vfio_user_tap
 from pvnet_services.mdev_admin import PATIENCE_S, MdevAdministration
 from pvnet_services.mdev_migration import MdevMigration
 from pvnet_services.mdev_runner import run_operation
@@ -101,6 +104,8 @@ class MdevHostNode:
         hosts = [host.name for host in config.topology.mdev_hosts]
         self.moves = MdevMigration(endpoint, self.registry, self.sessions, hosts, self._arrived, self._departed)
         self.sockets: dict[str, VfioUserServer] = {}
+        self.snoops: dict[str, SnoopSink] = {}
+        """Of sockets that are recorded."""
         self.assigned: dict[str, str] = {}
         """Device: the partition that it is for."""
         self.asked: dict[str, dict[str, str]] = {}
@@ -175,6 +180,8 @@ class MdevHostNode:
         """Leave: users lose their devices."""
         for server in list(self.sockets.values()):
             await server.stop("the mdev host stops", patience_s=0.0)
+        for sink in self.snoops.values():
+            await stop_snoop(sink)
         self.sessions.close()
         for name in list(self.registry.parents()):
             try:
@@ -225,6 +232,7 @@ class MdevHostNode:
         server = self.sockets.pop(name, None)
         if server is not None:
             await server.stop("the device is removed", patience_s=0.0)
+        await stop_snoop(self.snoops.pop(name, None))
 
     async def prune(self) -> None:
         """Forget what belongs to devices that are gone by other ways (the tree, a parent)."""
@@ -249,8 +257,9 @@ class MdevHostNode:
         return device
 
     async def attach(self, name: str, path: str) -> None:
-        """Serve a device at a vfio-user socket."""
+        """Serve a device at a vfio-user socket; behind ``?snoop=`` may stand where its messages are recorded."""
         device = self.hosted(name)
+        path, target = split_snoop(path)
         if not path.startswith("/"):
             raise MdevError(EINVAL, f"socket {path[:80]!r}: expected an absolute path")
         if device.name in self.sockets:
@@ -259,11 +268,16 @@ class MdevHostNode:
             raise MdevError(EBUSY, f"mdev {name}: {self.registry.find(name).pinned}")
         if device.user is not None or self.assigned.get(device.name):
             raise MdevError(EBUSY, f"mdev {name} is for {self.assigned.get(device.name) or 'somebody else'}")
-        server = self.sockets[device.name] = VfioUserServer(device, note=self.limit.note)
+        sink = None if target is None else open_sink(self.endpoint, target, self.topology)
+        snoop = None if sink is None else vfio_user_tap(sink, self.endpoint, device.name)
+        server = self.sockets[device.name] = VfioUserServer(device, note=self.limit.note, snoop=snoop)
+        if sink is not None:
+            self.snoops[device.name] = sink
         try:
             await server.start(path)
         except BaseException:
             del self.sockets[device.name]
+            await stop_snoop(self.snoops.pop(device.name, None))
             raise
 
     async def migrate(self, name: str, to: str) -> dict[str, object]:
@@ -276,10 +290,12 @@ class MdevHostNode:
 
     async def detach(self, name: str) -> None:
         """Serve it there no more."""
-        server = self.sockets.pop(str(self.registry.find(name).name), None)
+        key = str(self.registry.find(name).name)
+        server = self.sockets.pop(key, None)
         if server is None:
             raise MdevError(ENOENT, f"mdev {name} is not served at a socket")
         await server.stop("taken away")
+        await stop_snoop(self.snoops.pop(key, None))
 
     def _arrived(self, name: str, partition: str, attributes: Mapping[str, str]) -> None:
         self.asked[name] = dict(attributes)

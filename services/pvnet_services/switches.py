@@ -10,6 +10,7 @@ from typing import Any, Final
 from pvnet.core.errors import ConfigError, LocalError
 from pvnet.core.machine import Note
 from pvnet.net.running_switch import RunningSwitch
+from pvnet.runtime.snoop import split_snoop
 from pvnet.runtime.topology import Topology
 from pvnet.runtime.topology_net import SwitchConfig
 from pvnet.vbus.packet import Packet
@@ -143,6 +144,7 @@ class Switches:
             ConfigError: no such switch, the port is there already, or cannot be opened.
         """
         hosted = self.switch(name)
+        text, port = port, split_snoop(port)[0]  # one port, recorded or not
         there = hosted.opened.get(port)
         if there is not None and there.is_over():
             await self.remove_port(name, port)
@@ -152,7 +154,7 @@ class Switches:
             raise ConfigError(f"switch {name} has {PORTS_MAX} ports: expected no more")
         hosted.opened[port] = None
         try:
-            opened = await self._opener(hosted, port)
+            opened = await self._opener(hosted, text)
         except LocalError as error:  # two texts for one port
             raise ConfigError(str(error)) from None
         else:
@@ -171,6 +173,7 @@ class Switches:
             ConfigError: there is none.
         """
         hosted = self.switch(name)
+        port = split_snoop(port)[0]
         opened = hosted.opened.get(port)
         if opened is None:
             known = ", ".join(hosted.opened) or "none"

@@ -16,7 +16,7 @@ from typing import Final
 from pvnet.bench.mdev_ccw import DISK_BLOCKS, block
 from pvnet.core.machine import Note
 from pvnet.mdev.ccw_driver import CCW_DRIVER
-from pvnet.mdev.device import DeviceBase, DeviceHost, DmaRead, DmaWrite, MdevDevice, Region, Steps
+from pvnet.mdev.device import DeviceBase, DeviceHost, DmaReadInto, DmaWrite, MdevDevice, Region, Steps
 from pvnet.mdev.info import IrqInfo, RegionInfo
 from pvnet.mdev.names import DeviceFlag, IrqFlag, PciIrq, RegionFlag
 from pvnet.mdev.vfio_device import VfioDevice
@@ -31,8 +31,8 @@ COPY: Final = 8
 PLAIN: Final = 4096
 REGION_BYTES: Final = 2 * PLAIN
 COPY_WORDS: Final = Struct("<QQQ")
-_PIECE_BYTES: Final = 64 << 10
-"""What a device holds at a time when it copies."""
+ACCESS_BYTES: Final = 256 << 10
+"""What a device moves in one access when it copies."""
 
 
 class BenchCard(DeviceBase):
@@ -45,6 +45,7 @@ class BenchCard(DeviceBase):
         self.regions = (Region(info),)
         self.irqs = (IrqInfo(), IrqInfo(1, int(IrqFlag.EVENTFD)))
         self._bytes = bytearray(REGION_BYTES)
+        self._piece = memoryview(bytearray(ACCESS_BYTES))
         self._host: DeviceHost | None = None
 
     def open(self, host: DeviceHost) -> None:
@@ -65,14 +66,16 @@ class BenchCard(DeviceBase):
             self._host.signal(PciIrq.MSI)
             return None
         if offset == COPY and len(data) == COPY_WORDS.size:
-            return _copied(*COPY_WORDS.unpack(data))
+            return self._copied(*COPY_WORDS.unpack(data))
         self._bytes[offset : offset + len(data)] = data
         return None
 
-
-def _copied(source: int, target: int, length: int) -> Steps[None]:
-    for at in range(0, length, _PIECE_BYTES):
-        yield DmaWrite(target + at, (yield DmaRead(source + at, min(_PIECE_BYTES, length - at))))
+    def _copied(self, source: int, target: int, length: int) -> Steps[None]:
+        """Copy through memory of the device, piece by piece; one copy at a time."""
+        for at in range(0, length, ACCESS_BYTES):
+            piece = self._piece[: min(ACCESS_BYTES, length - at)]
+            yield DmaReadInto(source + at, piece)
+            yield DmaWrite(target + at, piece)
 
 
 def disk(directory: Path) -> MdevDevice:

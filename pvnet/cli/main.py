@@ -47,6 +47,7 @@ VERBS: Final = (
     Verb("mdev", "mdev", "app", "Mediated devices of a running lab: life, users, files."),
     Verb("attach", "attach", "attach", "Join a TAP, a capture, another lab or a vfio-user client to a lab."),
     Verb("record", "record", "record", "Record a running lab into a capture file."),
+    Verb("convert", "convert", "convert", "Convert captures and recordings; read logs of other software."),
     Verb("hcall", "hcall", "hcall", "Have a partition make one hypervisor call."),
     Verb("conformance", "conformance", "conformance", "Run recordings of real machines and compare."),
     Verb("bench", "bench", "bench", "Measure, side by side with other software."),

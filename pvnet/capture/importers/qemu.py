@@ -19,7 +19,10 @@ from pvnet.capture.importers.pairing import CUT
 from pvnet.papr.hcall import HcallRc
 
 SOURCE: Final = "qemu-log"
-_PREFIX: Final = r"\s*(?:(?P<tid>\d{1,10})@(?P<stamp>\d{1,12}\.\d{1,9}):?\s?|(?P<iso>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[-+]\d\d:?\d\d)):?\s)?"
+_PREFIX: Final = (
+    r"\s*(?:(?P<tid>\d{1,10})@(?P<stamp>\d{1,12}\.\d{1,9}):?\s?"
+    r"|(?P<iso>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[-+]\d\d:?\d\d)):?\s)?"
+)
 _INT: Final = re.compile(
     _PREFIX + r"hypercall r3=(?P<opcode>[0-9a-f]{1,16})(?P<args>(?: r(?:[4-9]|1[0-2])=[0-9a-f]{1,16})*)"
     r" nip=[0-9a-f]{1,16}\s*$"

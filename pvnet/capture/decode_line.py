@@ -19,6 +19,10 @@ from pvnet.papr.hcall import HcallOpcode
 
 HYPERVISOR: Final = "hypervisor"
 PARTITION: Final = "partition"
+_FORMATS: Final = frozenset(
+    {"hcall-trace", "transcript", "tracefs", "trace-cmd", "perf", "qemu-log", "simpletrace", "dmesg"}
+)
+"""Imports whose interface is named after the format: the log does not say whose it is."""
 _REGISTER: Final = re.compile(r"r([4-9]|1[0-2])")
 _MAX_LINE: Final = 1 << 20
 _SHOWN: Final = 200
@@ -36,7 +40,7 @@ class LineEnds:
 
 def decode_line(parts: Parts, data: bytes, node: str) -> LineEnds:
     """Add the layers of one line; ``node`` is the partition's name where the capture has one."""
-    partition = node or PARTITION
+    partition = PARTITION if node in _FORMATS or not node else node
     try:
         value = json.loads(data) if len(data) <= _MAX_LINE else None
     except (ValueError, RecursionError):
@@ -54,6 +58,10 @@ def decode_line(parts: Parts, data: bytes, node: str) -> LineEnds:
         return _app(entry, partition)
     if "observe" in value:
         return _observed(entry)
+    if "lost" in value:
+        return _lost(entry)
+    if "event" in value:
+        return _event(entry, partition)
     text = next((value[name] for name in ("mark", "text", "raw") if isinstance(value.get(name), str)), None)
     if text is None:
         text = "meta" if "meta" in value else data[:_SHOWN].decode(errors="replace").strip()
@@ -120,9 +128,9 @@ def _opcode(entry: _Entry) -> int | None:
 
 
 def _outs(entry: _Entry) -> list[int | None]:
-    if "outs" in entry.values:
+    if isinstance(entry.values.get("outs"), list):
         return entry.numbers("outs")
-    after = entry.values.get("after")
+    after = entry.values.get("outs", entry.values.get("after"))
     if not isinstance(after, dict):
         return []
     found = {int(match[1]): _number(value) for name, value in after.items() if (match := _REGISTER.fullmatch(name))}
@@ -141,6 +149,9 @@ def _hcall(entry: _Entry, partition: str) -> LineEnds:
             fields.append(FIELDS[f"hcall.{name}"](entry.text(name)))
     if entry.text("data_head"):
         fields.append(FIELDS["hcall.data"](entry.data("data_head")))
+    took = entry.values.get("took")
+    if isinstance(took, int | float) and 0 <= took < 1 << 33:
+        fields.append(FIELDS["hcall.took_ns"](round(took * 1_000_000_000)))
     parts.layers.append(Layer("hcall", tuple(fields)))
     known = [value for value in args if value is not None]
     if opcode is None:
@@ -158,6 +169,8 @@ def _hcall(entry: _Entry, partition: str) -> LineEnds:
         parts.summary += f" = {result_text(rc, outs, opcode)}"
     elif "rc" in entry.values:
         parts.summary += " = unknown"
+    if entry.text("note"):
+        parts.summary += f" # {entry.text('note')}"
     return LineEnds("hcall", partition, HYPERVISOR)
 
 
@@ -185,6 +198,25 @@ def _app(entry: _Entry, partition: str) -> LineEnds:
     entry.parts.layers.append(Layer("app", tuple(fields), text))
     entry.parts.summary = text + carried_text(entry.parts, data)
     return LineEnds("app", partition, partition)
+
+
+def _lost(entry: _Entry) -> LineEnds:
+    count = entry.number("lost")
+    text = "events were lost here" if count is None else f"{count} events were lost here"
+    entry.parts.layers.append(Layer("lost", (FIELDS["lost.count"](count),), text))
+    entry.parts.problems.append(text)
+    entry.parts.summary = f"# {text}"
+    return LineEnds("lost")
+
+
+def _event(entry: _Entry, partition: str) -> LineEnds:
+    name, values = entry.text("event"), entry.values.get("values")
+    shown = [f"{key}={value}" for key, value in list(values.items())[:16]] if isinstance(values, dict) else []
+    text = " ".join((name, *shown))[:_SHOWN]
+    fields = (FIELDS["event.name"](name), *(FIELDS["event.value"](item[:_SHOWN]) for item in shown))
+    entry.parts.layers.append(Layer("event", fields, text))
+    entry.parts.summary = text
+    return LineEnds("event", partition)
 
 
 def _observed(entry: _Entry) -> LineEnds:

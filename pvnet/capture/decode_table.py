@@ -235,6 +235,10 @@ RAW: Final = (
     _spec("irq.raised", _T.BOOL, "whether an interrupt was pending"),
     _spec("hcall.data", _T.BYTES, "first bytes that H_COPY_RDMA moved"),
     _spec("hcall.direction", _T.STRING, "which way H_COPY_RDMA moved them"),
+    _spec("hcall.took_ns", _T.U64, "nanoseconds from call to return, where the log has both"),
+    _spec("lost.count", _T.U64, "events that a tracer lost"),
+    _spec("event.name", _T.STRING, "event of a log that is no hcall"),
+    _spec("event.value", _T.STRING, "name=value"),
     _spec("hcall.note", _T.STRING, "what the recording says of it"),
 )  # fmt: skip
 """Fields that are in no descriptor."""

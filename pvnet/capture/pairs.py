@@ -7,7 +7,7 @@ once as its destination did: the later copy changes nothing.  Calls that wait ar
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pvnet.capture.decode import Decoded
@@ -22,6 +22,9 @@ class Matched:
 
     call: Decoded
     latency_ns: int | None
+    reply: Decoded
+    is_again: bool = False
+    """Another reply to this call came before."""
 
 
 class Pairs:
@@ -49,9 +52,12 @@ class Pairs:
             return None
         call = self._waiting.pop(key, None)
         if call is None:
-            return self._answered.get(key)
-        before, after = call.record.time_ns, decoded.record.time_ns
-        matched = Matched(call, None if before is None or after is None else after - before)
+            before = self._answered.get(key)
+            if before is None or before.reply.record.data == decoded.record.data:
+                return before
+            return replace(before, is_again=True)
+        asked, came = call.record.time_ns, decoded.record.time_ns
+        matched = Matched(call, None if asked is None or came is None else came - asked, decoded)
         self._answered[key] = matched
         if len(self._answered) > MAX_ANSWERED:
             self._answered.popitem(last=False)
@@ -60,6 +66,10 @@ class Pairs:
     def _is_copy(self, decoded: Decoded) -> bool:
         matched = self._answered.get(decoded.pair)
         return matched is not None and matched.call.record.data == decoded.record.data
+
+    def waiting(self, key: str) -> Decoded | None:
+        """The call under way whose ``pair`` is ``key``."""
+        return self._waiting.get(key)
 
     def unanswered(self) -> list[Decoded]:
         """Calls that still wait, oldest first."""

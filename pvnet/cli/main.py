@@ -49,6 +49,7 @@ VERBS: Final = (
     Verb("record", "record", "record", "Record a running lab into a capture file."),
     Verb("convert", "convert", "convert", "Convert captures and recordings; read logs of other software."),
     Verb("hcall", "hcall", "hcall", "Have a partition make one hypervisor call."),
+    Verb("show", "show", "show", "Show a capture, a recording or a log, one line per message."),
     Verb("conformance", "conformance", "conformance", "Run recordings of real machines and compare."),
     Verb("bench", "bench", "bench", "Measure, side by side with other software."),
     Verb("supported", "hcall", "supported", "What of the protocols is implemented."),

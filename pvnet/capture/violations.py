@@ -19,6 +19,7 @@ from pvnet.capture.violations_vmc import VmcWatch
 from pvnet.mdev.vfio_user import Command, command_name
 from pvnet.papr.crq import CrqHeader
 from pvnet.papr.hcall import HcallOpcode
+from pvnet.vmc.messages import VmcType
 
 MAX_KEPT: Final = 4096
 """Streams, adapters, sessions that are followed at a time."""
@@ -160,7 +161,11 @@ class Violations:
         if isinstance(rc, int) and rc:
             return  # an imported H_SEND_CRQ that was refused
         watch = self._adapters.get((partition, number))
-        if decoded.has("vmc"):
+        # Other drivers have elements that look like VMC messages: the exchange of capabilities tells, or a transcript.
+        kind = decoded.get("vmc.type")
+        if kind in (VmcType.CAPABILITIES, VmcType.CAPABILITIES_RESPONSE) or (
+            kind is not None and decoded.kind == "crq"
+        ):
             watch = _kept(self._adapters, (partition, number), VmcWatch)
         if watch is None:
             return

@@ -1,7 +1,8 @@
 """The order of VMC messages, as somebody between the two sides sees it.
 
 One :class:`VmcWatch` follows one adapter.  It begins to judge when it has seen the queue come up (INIT) or the
-capabilities; of a recording that begins in the middle it only judges who may send what.  It takes no side in what
+capabilities; of a recording that begins in the middle it only judges who may send what, and it stops when one side goes on as if the
+queue had not come up anew.  It takes no side in what
 dialects differ in: a status other than 0 is an answer, not a violation.
 
 Spec: vmc 2 to 6.
@@ -38,8 +39,8 @@ class _Connection:
     session: int = 0
     owners: dict[int, int] = field(default_factory=dict)
     """Owner by buffer id."""
-    asked: set[int] = field(default_factory=set)
-    """Buffers whose ADD_BUFFER has no response yet."""
+    asked: dict[int, bool] = field(default_factory=dict)
+    """Buffers whose ADD_BUFFER has no response yet, and whether the message brought them."""
     removals: int = 0
     """REMOVE_BUFFERs without a response yet."""
 
@@ -82,6 +83,7 @@ class VmcWatch:
         if not self.is_whole:
             return []
         if not self.agreed:
+            self.is_whole = False  # said once: whoever goes on like this goes on for long
             return [f"{name} before CAPABILITIES_RESPONSE"]
         if message.index >= self.max_hmc:
             return [f"{name} of hmc {message.index}: {self.max_hmc} were agreed"]
@@ -139,8 +141,8 @@ class VmcWatch:
             out.append(f"more than {self.pool_size} buffers")
         if message.owner > vmc.BufferOwner.HYPERVISOR:
             out.append(f"owner {message.owner}")
+        connection.asked[message.buffer_id] = message.buffer_id not in connection.owners
         connection.owners.setdefault(message.buffer_id, message.owner)
-        connection.asked.add(message.buffer_id)
         return out
 
     def _signal(self, connection: _Connection, message: vmc.Signal, from_partition: bool) -> list[str]:
@@ -198,8 +200,8 @@ def _closed(connection: _Connection, message: vmc.CloseResponse) -> list[str]:
 def _added(connection: _Connection, message: vmc.AddBufferResponse) -> list[str]:
     if message.buffer_id not in connection.asked:
         return [f"no ADD_BUFFER of buffer {message.buffer_id} waits for it"]
-    connection.asked.discard(message.buffer_id)
-    if message.status:
+    is_new = connection.asked.pop(message.buffer_id)
+    if message.status and is_new:
         connection.owners.pop(message.buffer_id, None)
     return []
 

@@ -199,7 +199,12 @@ def _management(parts: Parts, message: Any) -> None:
         parts.problems.append("management without a command that is known here")
         parts.summary = "no command"
         return
-    words = [item.text for item in message_fields(getattr(message, command), "mgmt.x") if item.value]
+    prefix = f"mgmt.{command}"
+    words = [
+        f"{item.name.removeprefix(prefix)[1:]}={item.text.partition(' (')[0]}"
+        for item in message_fields(getattr(message, command), prefix)
+        if item.value
+    ]
     parts.summary = " ".join((command, *words))[:200]
 
 

@@ -58,8 +58,8 @@ class LineWriter:
         self.start_ns = start_ns
         """Time 0; None: that of the first record."""
         self._before_ns: int | None = None
-        self._ends = 16
-        self._kind = 8
+        self._ends = 20
+        self._kind = 16
 
     def time(self, time_ns: int | None) -> str:
         """The column of times; empty for a record without one."""

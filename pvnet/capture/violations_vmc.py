@@ -1,9 +1,9 @@
 """The order of VMC messages, as somebody between the two sides sees it.
 
 One :class:`VmcWatch` follows one adapter.  It begins to judge when it has seen the queue come up (INIT) or the
-capabilities; of a recording that begins in the middle it only judges who may send what, and it stops when one side goes on as if the
-queue had not come up anew.  It takes no side in what
-dialects differ in: a status other than 0 is an answer, not a violation.
+capabilities; of a recording that begins in the middle it only judges who may send what, and so it does when one side
+goes on as if the queue had not come up anew.  It takes no side in what dialects differ in: a status other than 0 is an
+answer, not a violation.
 
 Spec: vmc 2 to 6.
 """

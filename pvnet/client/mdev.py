@@ -10,11 +10,12 @@ import base64
 import errno
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from pvnet.client.device import CharDevice
 from pvnet.client.lab import Lab
-from pvnet.core.errors import ConfigError, DeviceError, RefusedError
+from pvnet.core.errors import ConfigError, DeviceError, PvnetError, RefusedError
 from pvnet.pb.v1.device_pb2 import DeviceIo
 from pvnet.pb.v1.management_pb2 import Management, ManagementReply, MdevAdmin, MdevAssign, ShowStatus
 from pvnet.runtime.topology import SUPERVISOR
@@ -145,22 +146,41 @@ class Mdevs:
         await self.admin(host, MdevAdmin.DETACH, name=name)
 
     async def assign(self, name: str, partition: str) -> None:
-        """Have a partition use a device of the lab, or (``vfio-user:PATH``) one of a foreign server."""
+        """Have a partition use a device of the lab, or (``vfio-user:PATH``) one of a foreign server.
+
+        A partition that refuses it, as it has no driver for it, does not have it assigned afterwards, unless it was
+        before.  To one that is not there it is assigned: it finds the device when it comes up.
+        """
         self._lab.topology.partition(partition)
-        host = ""
-        if not name.startswith("vfio-user:"):
-            host, _ = await self.find(name)
+        host, before = "", partition
+        if not _is_foreign(name):
+            host, shown = await self.find(name)
+            before = shown["partition"]
             await self.admin(host, MdevAdmin.ASSIGN, name=name, partition=partition)
         command = Management(mdev_assign=MdevAssign(name=name, host=host))
-        await self._ask(partition, command, timeout=max(self._timeout, 15.0))
+        try:
+            await self._ask(partition, command, timeout=max(self._timeout, 15.0))
+        except RefusedError:
+            if before != partition:
+                with suppress(PvnetError):
+                    await self.release(name, partition)
+            raise
 
     async def release(self, name: str, partition: str) -> None:
-        """Have a partition use a device no more."""
+        """Have a partition use a device no more, also one that it does not get to use."""
         self._lab.topology.partition(partition)
-        await self._ask(partition, Management(mdev_assign=MdevAssign(name=name, release=True)))
-        if not name.startswith("vfio-user:"):
-            host, _ = await self.find(name)
-            await self.admin(host, MdevAdmin.ASSIGN, name=name, partition="")
+        assigned = False
+        if not _is_foreign(name):
+            with suppress(RefusedError):  # the device is gone, but perhaps the partition does not know
+                host, shown = await self.find(name)
+                assigned = shown["partition"] == partition
+                if assigned:  # first, or the partition would find it again
+                    await self.admin(host, MdevAdmin.ASSIGN, name=name, partition="")
+        try:
+            await self._ask(partition, Management(mdev_assign=MdevAssign(name=name, release=True)))
+        except RefusedError:
+            if not assigned:
+                raise
 
     def file(self, partition: str, path: str) -> MdevFile:
         """Return a device file of a partition (``/dev/ttyS0``, ``/dev/dasda``), to be opened."""
@@ -202,6 +222,10 @@ class Mdevs:
         """Return the life-cycle events after number ``since``, as many as the host keeps."""
         found: list[dict[str, Any]] = await self.admin(host, MdevAdmin.EVENTS, length=since)
         return found
+
+
+def _is_foreign(name: str) -> bool:
+    return name.startswith("vfio-user:")
 
 
 class MdevFile(CharDevice):

@@ -64,6 +64,10 @@ class _MovedError(UnreachableError):
     """The device is somewhere else now, or nowhere."""
 
 
+class _NoDriverError(RefusedError):
+    """Nobody here can use the device, and that will not change."""
+
+
 class _GoneError(PvnetError):
     """The session is over, and what the device knew of us."""
 
@@ -93,7 +97,7 @@ class GuestMdev:
         forget: Callable[[GuestMdev], None],
     ) -> None:
         self.over = False
-        """The host has taken the device back, or refuses it: there is nothing to wait for."""
+        """The host wants it back or refuses it, or no driver takes it: there is nothing to wait for."""
         self.name = name
         self.host = host
         self.settled = asyncio.Event()
@@ -187,7 +191,8 @@ class GuestMdev:
                     self._failed(RefusedError(f"{self.host} wants {self.name} back"))
             except PvnetError as error:
                 self._failed(error)
-                for_good = isinstance(error, MdevError) and error.errno not in _PASSING
+                for_good = isinstance(error, _NoDriverError)
+                for_good |= isinstance(error, MdevError) and error.errno not in _PASSING
             else:
                 for_good = True
             self._asked = False
@@ -263,7 +268,7 @@ class GuestMdev:
         context = GuestContext(info, regions, irqs, config, self._memory, IOVA)
         found = next((driver for driver in self._drivers if driver.match(context)), None)
         if found is None:
-            raise RefusedError(f"no driver for {self.name}")
+            raise _NoDriverError(f"no driver for {self.name}")
         driver = found.create(context)
         self._driver = driver
         await self._run(driver.probe())

@@ -19,7 +19,7 @@ from pvnet.runtime.eventfd import EventFd
 from pvnet.transport.link import PeerDown
 from pvnet.transport.unix_socket import close_all
 from pvnet.vfio.client_transport import ClientTransport, IrqListener
-from pvnet_services.mdev_sessions import FD_BODY, FD_LABEL, RELEASE
+from pvnet_services.mdev_sessions import FD_BODY, FD_LABEL, NO_SESSION, RELEASE
 
 Received = Callable[[Data, list[Descriptor]], None]
 Ended = Callable[[str], None]
@@ -172,6 +172,8 @@ class LabSessions:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self.on_notice: Callable[[str], None] = lambda _: None
+        """Told a node that says that it may have devices for us."""
         self._transports: dict[tuple[str, int], LabTransport] = {}
         self._number = 0
         endpoint.on("mdev_message", self._message)
@@ -227,6 +229,9 @@ class LabSessions:
             transport.message(envelope.mdev_message)
 
     def _irq(self, envelope: Envelope) -> None:
+        if envelope.mdev_irq.session == NO_SESSION:
+            self.on_notice(envelope.source)
+            return
         transport = self._transport(envelope, envelope.mdev_irq.session)
         if transport is not None:
             transport.irq(envelope.mdev_irq.target)

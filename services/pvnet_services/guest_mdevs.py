@@ -1,8 +1,8 @@
 """The mediated devices of a partition: which it has, and the names of their files.
 
-Which devices are for this partition the mdev hosts know (``partition`` of a device); they are asked whenever one of
-them comes up, so that a partition finds its devices again whatever has restarted or moved.  Foreign devices are named
-by the topology, or given while the lab runs.
+Which devices are for this partition the mdev hosts know (``partition`` of a device); one is asked whenever it comes up
+or says that something has changed, so that a partition finds its devices again whatever has restarted, moved, or was
+taken from it for a while.  Foreign devices are named by the topology, or given while the lab runs.
 """
 
 from __future__ import annotations
@@ -57,8 +57,11 @@ class GuestMdevs:
         self._foreign = [f"{VFIO_USER}{path}" for path in topology.partition(name).vfio_user]
         self._expected = {m.uuid for host in topology.mdev_hosts for m in host.mdevs if m.partition == name}
         self._sessions = LabSessions(endpoint)
+        self._sessions.on_notice = self._noticed
         self._devices: dict[str, GuestMdev] = {}
         self._asked: dict[str, asyncio.Event] = {host: asyncio.Event() for host in self._hosts}
+        self._asking: dict[str, bool] = {}
+        """Hosts that are being asked, and whether the answer may be out of date already."""
         self._drivers: list[GuestDriverClass] | None = None
         self._stopped = False
         endpoint.on_peer_up.append(self._peer_up)
@@ -97,23 +100,43 @@ class GuestMdevs:
     # --- finding -----------------------------------------------------------------------------------------------------
 
     def _peer_up(self, event: PeerUp) -> None:
-        if event.node in self._asked and event.phase >= READY and not self._stopped:
-            self._endpoint.spawn(self._ask(event.node), "mdevs")
+        if event.node in self._asked and event.phase >= READY:
+            self._noticed(event.node)
 
-    async def _ask(self, host: str) -> None:
-        """Learn which devices of a host are for us."""
+    def _noticed(self, host: str) -> None:
+        """A host may have devices for us."""
+        if host not in self._asked:
+            self._endpoint.counters["mdev_notice_of_nobody"] += 1
+        elif host in self._asking:
+            self._asking[host] = True
+        elif not self._stopped:
+            self._asking[host] = True
+            self._endpoint.spawn(self._look(host), "mdevs")
+
+    async def _look(self, host: str) -> None:
+        """Ask a host until nothing has changed since it was asked, then use what is for us."""
+        names: list[str] = []
+        try:
+            while self._asking[host]:
+                self._asking[host] = False
+                names = await self._ask(host)
+        finally:
+            del self._asking[host]
+            self._asked[host].set()
+        if not self._stopped:
+            for name in names:
+                self._use(name, host)
+
+    async def _ask(self, host: str) -> list[str]:
+        """Return which devices of a host are for us."""
         command = Management(mdev=MdevAdmin(verb=MdevAdmin.SHOW))
         try:
             reply = await self._endpoint.call(host, Envelope(management=command), _ASK_S, wait_for_peer=False)
             shown = json.loads(reply.management_reply.status_json)
-            names = [m["name"] for m in shown["mdevs"] if m["partition"] == self._endpoint.name]
+            return [m["name"] for m in shown["mdevs"] if m["partition"] == self._endpoint.name]
         except (PvnetError, ValueError, KeyError, TypeError) as error:
             self._endpoint.note(Note("mdevs_not_known", (("host", host), ("reason", str(error))), "warning"))
-            return
-        finally:
-            self._asked[host].set()
-        for name in names:
-            self._use(name, host)
+            return []
 
     def _use(self, name: str, host: str) -> GuestMdev:
         device = self._devices.get(name)
@@ -166,6 +189,7 @@ class GuestMdevs:
         name = command.name
         if command.release:
             device = self._devices.pop(name, None)
+            self._asking.update(dict.fromkeys(self._asking, True))  # an answer on its way may still name it
             if device is None:
                 raise RefusedError(f"{self._endpoint.name} does not use {name[:120]}")
             await device.stop(_ASK_S)

@@ -23,6 +23,7 @@ PATIENCE_S: Final = 5.0
 """How long users get to let go, where nobody says otherwise."""
 _PATIENCE_MAX_S: Final = 600.0
 _PEEK_BYTES: Final = 64 << 10
+_MAY_REMOVE: Final = frozenset({MdevAdmin.REMOVE, MdevAdmin.TREE_WRITE})
 _KINDS: Final = {
     Mode.DIRECTORY: ("folder", "r-x"),
     Mode.LINK: ("link", "---"),
@@ -49,9 +50,13 @@ class MdevAdministration:
             self._node.endpoint.refuse(envelope, f"an mdev host does not take {kind}")
 
     async def _administer(self, envelope: Envelope) -> None:
+        admin = envelope.management.mdev
         try:
-            shown = await self._admin(envelope.management.mdev)
+            shown = await self._admin(admin)
         except PvnetError as error:
+            if admin.verb in _MAY_REMOVE:  # the partition has let go for nothing
+                for name in self._node.assigned:
+                    self._node.offer(name)
             self._answer(envelope, _refusal(error))
             return
         finally:
@@ -127,6 +132,7 @@ class MdevAdministration:
             if owner != partition:
                 raise MdevError(EBUSY, f"mdev {name} is for {owner}")
             node.assigned[device.name] = partition
+            node.offer(device.name)
         else:
             node.assigned.pop(device.name, None)
 

@@ -101,6 +101,7 @@ class MdevHostNode:
             scm_blocks=lambda device: scm_blocks(config.topology, config.directory, device),
         )
         self.sessions = MdevSessions(endpoint, self._find, self.limit.note)
+        self.sessions.on_let_go = self.offer
         hosts = [host.name for host in config.topology.mdev_hosts]
         self.moves = MdevMigration(endpoint, self.registry, self.sessions, hosts, self._arrived, self._departed)
         self.sockets: dict[str, VfioUserServer] = {}
@@ -301,6 +302,16 @@ class MdevHostNode:
         self.asked[name] = dict(attributes)
         if partition:
             self.assigned[name] = partition
+            self.offer(name)
+
+    def offer(self, name: str) -> None:
+        """Tell the partition that a device is for, unless somebody uses it or it is being removed."""
+        partition = self.assigned.get(name)
+        try:
+            if partition is not None and not self.registry.find(name).in_use:
+                self.sessions.tell(partition)
+        except MdevError:
+            return  # whoever ends the removal without success offers it then
 
     def _departed(self, name: str) -> None:
         self.assigned.pop(name, None)

@@ -42,6 +42,8 @@ FD_BODY: Final = struct.Struct("<IQ")
 """Session, number."""
 RELEASE: Final = 0
 """An irq target that every session has: the host wants the device back."""
+NO_SESSION: Final = 0
+"""An irq of this session says that the host may have devices for the partition that it does not use."""
 LAB_TRANSFER_BYTES: Final = 64 << 10
 """Most data of one message in a lab: an envelope has room for it."""
 _OFFERS_MAX: Final = 64
@@ -87,6 +89,7 @@ class LabSession:
         self._offers: dict[int, int] = {}
         self._last_number = 0
         self._held: deque[tuple[bytes, list[int]]] | None = None
+        self._asked = False
         self._over = False
         self._expiry: asyncio.TimerHandle | None = None
         limits = ServerLimits(max_transfer=LAB_TRANSFER_BYTES)
@@ -192,6 +195,7 @@ class LabSession:
 
     def ask_release(self) -> None:
         """Ask the partition to let go of the device."""
+        self._asked = True
         self.post_irq(RELEASE)
 
     # --- the end -----------------------------------------------------------------------------------------------------
@@ -211,6 +215,8 @@ class LabSession:
         if tell:
             body = MdevClose(session=self.number, reason=reason, moved_to=moved_to)
             self._host.endpoint.post(self.node, Envelope(mdev_close=body))
+        if self._asked:
+            self._host.on_let_go(self.device.name)
 
     def shown(self) -> dict[str, object]:
         """Numbers for ``show_status``."""
@@ -226,6 +232,8 @@ class MdevSessions:
         self.endpoint = endpoint
         self._find = find
         self._note = note
+        self.on_let_go: Callable[[str], None] = lambda _: None
+        """Told the name of a device whose user was asked to let go, and has done so by now."""
         self._sessions: dict[int, LabSession] = {}
         self._held: set[VfioDevice] = set()
         self._moved: dict[str, str] = {}
@@ -253,6 +261,10 @@ class MdevSessions:
         """End all."""
         for session in list(self._sessions.values()):
             session.end("the mdev host stops")
+
+    def tell(self, partition: str) -> None:
+        """Have a partition look for devices that are for it."""
+        self.endpoint.post(partition, Envelope(mdev_irq=MdevIrq(session=NO_SESSION)))
 
     def forget(self, session: LabSession) -> None:
         """A session is over."""

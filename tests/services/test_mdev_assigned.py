@@ -1,0 +1,261 @@
+"""Which partition uses a device: what assigning changes, and what a partition finds again without being told twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from behaviour_worlds import Loopback, eventually
+
+from pvnet.client.mdev import Mdevs
+from pvnet.core.errors import RefusedError, UnreachableError
+from pvnet.mdev.errors import MdevError
+from pvnet.papr.errno import EBUSY
+from pvnet.pb.v1.envelope_pb2 import Envelope
+from pvnet.pb.v1.management_pb2 import Management, ManagementReply, MdevAdmin, MdevAssign, ShowStatus
+from pvnet.pb.v1.mdev_pb2 import MdevIrq
+from pvnet.runtime.topology import Topology
+from pvnet.testing.in_process import InProcessLab
+from pvnet.transport.loopback import LoopbackNetwork
+from pvnet_services.guest_mdev import GuestMdev
+from pvnet_services.guest_mdevs import GuestMdevs
+from pvnet_services.partition import PartitionNode
+
+LOOSE = "ca4d0000-0000-4000-8000-00000000000a"
+USED = "ca4d0000-0000-4000-8000-00000000000c"
+
+
+def mdev(uuid: str, **more: Any) -> dict[str, Any]:
+    return {"uuid": uuid, "parent": "mtty", "type": "mtty-1", **more}
+
+
+TOPOLOGY = Topology.model_validate(
+    {
+        "lab": {"name": "assigned"},
+        "partition": [{"name": "a"}, {"name": "b"}],
+        "mdev_host": [{"name": "east", "mdev": [mdev(LOOSE), mdev(USED, partition="a")]}, {"name": "west"}],
+    }
+)
+
+
+class Rig:
+    """A lab with a client of its devices."""
+
+    def __init__(self, lab: InProcessLab) -> None:
+        self.lab = lab
+        self.topology = lab.topology
+        self.name = "assigned"
+        self.mdevs = Mdevs(self)  # type: ignore[arg-type]  # what it uses of a Lab is here
+
+    async def command(self, node: str, command: Management, *, timeout: float) -> ManagementReply:
+        if node == "supervisor":
+            nodes = [{"name": name, "state": "running"} for name in self.lab.nodes]
+            return ManagementReply(status=ManagementReply.OK, status_json=json.dumps({"nodes": nodes}))
+        endpoint = await self.lab.client()
+        timeout = timeout if node in self.lab.nodes else 0.5
+        return (await endpoint.call(node, Envelope(management=command), timeout)).management_reply
+
+    def guest(self, partition: str) -> GuestMdevs:
+        node = self.lab.nodes[partition]
+        assert isinstance(node, PartitionNode)
+        return node.mdevs
+
+    def device(self, name: str, host: str = "east") -> Any:
+        """The device, whose methods a test may replace."""
+        return self.lab.mdev_host(host).registry.find(name).works
+
+    async def owner(self, name: str) -> tuple[str, str, str | None]:
+        """Host, partition that it is for, user."""
+        host, shown = await self.mdevs.find(name)
+        return host, shown["partition"], shown["user"]
+
+    async def used(self, name: str, partition: str, host: str = "east") -> None:
+        """Wait until a partition uses a device."""
+
+        async def by_it() -> bool:
+            states = [d["state"] for d in self.guest(partition).shown() if d["name"] == name]
+            return await self.owner(name) == (host, partition, partition) and states == ["up"]
+
+        await eventually(by_it)
+
+    async def unused(self, name: str) -> None:
+        """Wait until no partition has anything to do with it."""
+
+        async def by_nobody() -> bool:
+            known = [d["name"] for partition in ("a", "b") for d in self.guest(partition).shown()]
+            return name not in known and (await self.owner(name))[2] is None
+
+        await eventually(by_nobody)
+
+
+def scenario(test: Callable[[Rig], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    async def run() -> None:
+        async with InProcessLab(TOPOLOGY, Loopback(LoopbackNetwork())) as lab:
+            rig = Rig(lab)
+            await rig.used(USED, "a")
+            await test(rig)
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+@scenario
+async def test_a_device_that_no_driver_takes_is_not_assigned(rig: Rig) -> None:
+    rig.guest("b")._drivers = []
+    with pytest.raises(RefusedError, match="no driver"):
+        await rig.mdevs.assign(LOOSE, "b")
+    assert await rig.owner(LOOSE) == ("east", "", None)
+    assert rig.guest("b").shown() == []
+    await rig.mdevs.assign(LOOSE, "a")
+    await rig.used(LOOSE, "a")
+
+
+@scenario
+async def test_a_refusal_does_not_take_away_what_was_assigned_before(rig: Rig) -> None:
+    guest = rig.guest("a")
+    guest._drivers = guest._devices[USED]._drivers = []
+    await rig.lab.stop("east")
+    await rig.lab.start("east")
+    await rig.unused(USED)
+    with pytest.raises(RefusedError, match="no driver"):
+        await rig.mdevs.assign(USED, "a")
+    assert await rig.owner(USED) == ("east", "a", None)
+    await rig.mdevs.release(USED, "a")
+    assert await rig.owner(USED) == ("east", "", None)
+    with pytest.raises(RefusedError, match="does not use"):
+        await rig.mdevs.release(USED, "a")
+
+
+@scenario
+async def test_a_device_of_somebody_else_is_not_released(rig: Rig) -> None:
+    with pytest.raises(RefusedError, match="b does not use"):
+        await rig.mdevs.release(USED, "b")
+    assert await rig.owner(USED) == ("east", "a", "a")
+
+
+@scenario
+async def test_what_is_assigned_is_found_without_another_command(rig: Rig) -> None:
+    await rig.mdevs.admin("east", MdevAdmin.ASSIGN, name=LOOSE, partition="b")
+    await rig.used(LOOSE, "b")
+
+
+@scenario
+async def test_what_is_assigned_to_a_partition_that_is_not_there_waits_for_it(rig: Rig) -> None:
+    await rig.lab.stop("b")
+    with pytest.raises(UnreachableError):
+        await rig.mdevs.assign(LOOSE, "b")
+    assert await rig.owner(LOOSE) == ("east", "b", None)
+    await rig.lab.start("b")
+    await rig.used(LOOSE, "b")
+
+
+@scenario
+async def test_what_moves_is_found_where_it_comes_to(rig: Rig) -> None:
+    """Also by a partition that could not use it where it was."""
+    guest = rig.guest("b")
+    guest._drivers, forget, forgotten = [], guest._forget, asyncio.Event()
+
+    def heard(device: GuestMdev) -> None:
+        forget(device)
+        forgotten.set()
+
+    guest._forget = heard  # type: ignore[method-assign]
+    await rig.mdevs.admin("east", MdevAdmin.ASSIGN, name=LOOSE, partition="b")
+    await forgotten.wait()
+    await rig.unused(LOOSE)
+    guest._drivers = rig.guest("a")._drivers
+    await rig.mdevs.migrate(LOOSE, "west")
+    await rig.used(LOOSE, "b", "west")
+
+
+def refuse_later(rig: Rig) -> list[str]:
+    """Have a device refuse to be removed once its user has gone; what it was asked."""
+    asked: list[str] = []
+
+    def check_remove() -> None:
+        asked.append("check")
+        if len(asked) > 1:
+            raise MdevError(EBUSY, "not now")
+
+    rig.device(USED).check_remove = check_remove
+    return asked
+
+
+@scenario
+async def test_a_removal_that_fails_gives_the_device_back(rig: Rig) -> None:
+    asked = refuse_later(rig)
+    with pytest.raises(RefusedError, match="not now"):
+        await rig.mdevs.remove(USED, wait_s=60.0)
+    assert asked == ["check", "check"]
+    await rig.used(USED, "a")
+
+
+@scenario
+async def test_a_removal_by_the_tree_that_fails_gives_the_device_back(rig: Rig) -> None:
+    asked = refuse_later(rig)
+    with pytest.raises(RefusedError, match="not now"):
+        await rig.mdevs.tree_write(f"/parents/mtty/{USED}/remove", b"1\n", host="east")
+    assert asked == ["check", "check"]
+    await rig.used(USED, "a")
+
+
+@scenario
+async def test_who_lets_go_too_late_gets_the_device_back(rig: Rig) -> None:
+    (device,) = rig.guest("a")._devices.values()
+    slow, take_down = asyncio.Event(), GuestMdev._take_down
+
+    async def later(self: GuestMdev) -> None:
+        await slow.wait()
+        await take_down(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GuestMdev, "_take_down", later)
+        with pytest.raises(RefusedError, match=r"in use .EBUSY"):
+            await rig.mdevs.remove(USED, wait_s=0.05)
+        slow.set()
+        await device._task
+    assert device.over
+    await rig.used(USED, "a")
+
+
+@scenario
+async def test_notices_of_others_are_not_believed(rig: Rig) -> None:
+    client = await rig.lab.client()
+    await client.wait_peer("a", timeout=30.0)
+    client.post("a", Envelope(mdev_irq=MdevIrq()))
+    reply = await client.call("a", Envelope(management=Management(show_status=ShowStatus())), 30.0)
+    assert reply.HasField("management_reply")
+    node = rig.lab.nodes["a"]
+    assert isinstance(node, PartitionNode)
+    assert node.endpoint.counters["mdev_notice_of_nobody"] == 1
+
+
+@scenario
+async def test_an_answer_that_is_out_of_date_is_asked_for_again(rig: Rig) -> None:
+    guest = rig.guest("b")
+    ask, asked, go_on = guest._ask, asyncio.Event(), asyncio.Event()
+    answers: list[list[str]] = []
+
+    async def slowly(host: str) -> list[str]:
+        answers.append(await ask(host))
+        asked.set()
+        await go_on.wait()
+        return answers[-1]
+
+    guest._ask = slowly  # type: ignore[method-assign]
+    await rig.mdevs.admin("east", MdevAdmin.ASSIGN, name=LOOSE, partition="b")
+    await asked.wait()
+    await rig.mdevs.admin("east", MdevAdmin.ASSIGN, name=LOOSE, partition="")
+    with pytest.raises(RefusedError, match="does not use"):
+        await rig.mdevs._ask("b", Management(mdev_assign=MdevAssign(name=LOOSE, release=True)))
+    go_on.set()
+
+    async def settled() -> bool:
+        return not guest._asking
+
+    await eventually(settled)
+    assert answers == [[LOOSE], []]
+    assert guest.shown() == []

@@ -60,9 +60,9 @@ def _cases(*, quick: bool) -> dict[str, _Case]:
     if quick:
         return {
             "mqtt-rtt": _Case(1, 3, 400, 100),
-            "mqtt-pipelined": _Case(IN_FLIGHT, 3, 3000, 1000),
+            "mqtt-pipelined": _Case(IN_FLIGHT, 3, 1500, 500),
             "unix-rtt": _Case(1, 3, 1500, 500),
-            "unix-concurrent": _Case(IN_FLIGHT, 3, 4000, 1000),
+            "unix-concurrent": _Case(IN_FLIGHT, 3, 2500, 500),
         }
     return {
         "mqtt-rtt": _Case(1, 7, 1000, 200),

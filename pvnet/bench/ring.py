@@ -57,13 +57,13 @@ CASES: Final = {
 def plans(*, quick: bool) -> dict[str, Plan]:
     """How each case is measured; counts are multiples of a batch."""
     rounds = 3 if quick else 9
-    factor = 1 if quick else 4
+    factor = 5 if quick else 32
     return {
-        "64B-batched": Plan(rounds, factor * 4000 * BATCH, 500 * BATCH, BATCH),
-        "64B-batched-lists": Plan(rounds, factor * 4000 * BATCH, 500 * BATCH, BATCH),
-        "64B-single": Plan(rounds, factor * 1000 * BATCH, 200 * BATCH),
-        "64B-rtt": Plan(rounds, factor * 3000, 1000),
-        "64B-rtt-spin": Plan(rounds, factor * 3000, 1000),
+        "64B-batched": Plan(rounds, factor * 500 * BATCH, 500 * BATCH, BATCH),
+        "64B-batched-lists": Plan(rounds, factor * 500 * BATCH, 500 * BATCH, BATCH),
+        "64B-single": Plan(rounds, factor * 125 * BATCH, 200 * BATCH),
+        "64B-rtt": Plan(rounds, factor * 375, 1000),
+        "64B-rtt-spin": Plan(rounds, factor * 375, 1000),
     }
 
 

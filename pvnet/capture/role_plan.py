@@ -82,7 +82,7 @@ def parties(records: Iterable[Record]) -> Counter[str]:
     for record in records:
         envelope = record.envelope()
         if envelope is not None and envelope.WhichOneof("body") not in _LINK_BODIES:
-            _complete(envelope, record)
+            complete(envelope, record)
             found.update({envelope.source, envelope.destination})
     found.pop("", None)
     return found
@@ -121,7 +121,7 @@ def make_plan(
             reason = "cut or damaged" if record.interface.link_type == LINKTYPE_ENVELOPE else "no message"
             plan.left_out[reason] += 1
             continue
-        _complete(envelope, record)
+        complete(envelope, record)
         if names:
             rename_envelope(envelope, names)
         body = envelope.WhichOneof("body") or ""
@@ -169,7 +169,7 @@ def make_plan(
     return plan
 
 
-def _complete(envelope: Envelope, record: Record) -> None:
+def complete(envelope: Envelope, record: Record) -> None:
     """Fill in the end that the recording node itself is, where it was recorded before it was filled in."""
     if not envelope.source and record.direction is Direction.OUT:
         envelope.source = record.interface.node

@@ -3,8 +3,7 @@
 * :func:`play_role`: an :class:`~pvnet.runtime.endpoint.Endpoint` under the node's name acts out
   :class:`pvnet.capture.roles.Role`.
 * :func:`play_calls`: a partition of the lab makes the recorded hypervisor calls.
-* :func:`play_observed`: messages and states are published as the broker had them, below a lab name that nobody else
-  uses (``LAB-replay``), so that dashboards see a lab and no living node hears anything.
+* :mod:`pvnet.client.replay_observe`: for dashboards, below another lab name.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ from pvnet.core.machine import Tick
 from pvnet.pb.v1.envelope_pb2 import Envelope, Refusal
 from pvnet.pb.v1.management_pb2 import IssueHcall, Management
 from pvnet.runtime.endpoint import Endpoint
+from pvnet.runtime.topology import BRIDGE, HYPERVISOR, Topology
 from pvnet.transport.envelope import CHANNEL_OF_BODY, REPLY_BODIES
 from pvnet.transport.link import PeerDown
 
@@ -149,6 +149,16 @@ async def play_role(
         await player.run()
     finally:
         await endpoint.stop("the recording is over")
+
+
+def role_name(topology: Topology, node: str) -> str:
+    """Return what a node of a lab says that it is; ConfigError when the topology has no such node."""
+    roles = {HYPERVISOR: "hypervisor", BRIDGE: "bridge", **{host.name: "mdev_host" for host in topology.mdev_hosts}}
+    if topology.manager is not None:
+        roles[topology.manager.name] = "manager"
+    if node not in roles:
+        topology.partition(node)
+    return roles.get(node, "partition")
 
 
 async def play(player: Player, handle: Callable[[Due], Awaitable[None] | None]) -> None:

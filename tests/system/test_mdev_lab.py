@@ -115,7 +115,7 @@ async def test_serial_cards_talk_before_and_after_a_move(tmp_path: Path, unix: b
                 if connection:
                     await asyncio.gather(*(Mdevs(lab.lab).migrate(each, place) for each in (CARD_A, CARD_B)))
                 await remote.connected(connection)
-                there, back, out, into = (dice.randbytes(150) for _ in range(4))
+                there, back, out, into = (dice.randbytes(150 if unix else 60) for _ in range(4))
                 remote.writers[connection].write(into)
                 _, _, _, at_remote, at_b, at_a, at_outside = await asyncio.gather(
                     send(a, there),
@@ -157,7 +157,7 @@ async def talk_to_terminal(lab: RunningLab, port: MdevFile, into: bytes, out: by
 @over_both
 async def test_streams_lose_no_byte_in_a_move(tmp_path: Path, unix: bool) -> None:
     """One comes back through a loop, one goes out; the card moves as long as they flow."""
-    looped, outward = record(7, 2048 if unix else 768), record(8, 2048 if unix else 768)
+    looped, outward = record(7, 1536 if unix else 512), record(8, 1536 if unix else 512)
     async with Remote.listening() as remote:
         made = mdev_topology(
             "streams", host("east", None, card(CARD_A, "a", port1=remote.uri)), host("west", None), unix=unix

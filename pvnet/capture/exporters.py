@@ -29,6 +29,7 @@ from pvnet.capture.translate import (
     INCOMPLETE,
     ORIGINAL,
     RDMA_ARGUMENTS,
+    UNKNOWN_PROFILE,
     Adapter,
     Line,
     imported_to_trace,
@@ -267,10 +268,17 @@ def _translated(
         yield transcript_meta(source, adapter)
         yield from with_applications(to_transcript_plain(line, adapter) for line in calls)
     else:
-        yield trace_meta(source)
+        yield trace_meta(source, _profile(kind, source))
         yield from calls
     if lab is not None:
         done.others += lab.others
+
+
+def _profile(kind: str, source: str) -> str:
+    """Whose rules answered the calls: a lab's default, QEMU's, or nobody knows."""
+    if kind == _LAB:
+        return "lopar"
+    return "qemu" if source.endswith(("qemu-log", "simpletrace")) else UNKNOWN_PROFILE
 
 
 def to_transcript_plain(line: Line, adapter: Adapter) -> Line:

@@ -27,6 +27,7 @@ Line: TypeAlias = dict[str, object]
 """One line of a recording."""
 ORIGINAL: Final = "original"
 IMPORTED: Final = "imported"
+UNKNOWN_PROFILE: Final = "unknown"
 INCOMPLETE: Final = "incomplete call: "
 RDMA_ARGUMENTS: Final = 5
 _HMC_ID_BYTES: Final = 32
@@ -44,8 +45,8 @@ class Adapter:
     rliobn: int
 
 
-def trace_meta(source: str, profile: str = "lopar") -> Line:
-    """First line of an hcall trace of which only the source is known."""
+def trace_meta(source: str, profile: str = UNKNOWN_PROFILE) -> Line:
+    """First line of an hcall trace of which only the source is known, and perhaps the hypervisor's profile."""
     return {"meta": {"schema": HCALL_TRACE, "source": source, "profile": profile, "preset": None, "devices": []}}
 
 
@@ -217,8 +218,6 @@ def _act(line: Line, copy: Line | None) -> Line | None:
             return {**_head(line), "app": str(AppAct.CLOSE), "hmc_index": crq[5]}
         case _:
             return None
-    if copy is None or "data_head" not in copy:
-        return _marked(line, f"application: {act} of {length} bytes, contents unknown")
-    return {
-        **_head(line), "app": str(act), "hmc_index": crq[5], "data_head": copy["data_head"], "length": length
-    }  # fmt: skip
+    # the act is certain even where its bytes were not recorded: then none are shown
+    shown = "" if copy is None else copy.get("data_head", "")
+    return {**_head(line), "app": str(act), "hmc_index": crq[5], "data_head": shown, "length": length}

@@ -11,6 +11,7 @@ from typing import Final
 
 from pvnet.capture.hcall_trace import SCHEMA as HCALL_TRACE
 from pvnet.capture.importers.calls import parse_object
+from pvnet.capture.importers.lines import TEXT_LINE_BYTES
 from pvnet.capture.jsonl import MAX_LINE_BYTES
 from pvnet.capture.transcript import SCHEMA as TRANSCRIPT
 from pvnet.core.errors import ConfigError
@@ -44,7 +45,7 @@ _TEXT: Final = (
     ("qemu-log", re.compile(r".*\bhypercall r3=[0-9a-f]{16} r4=")),
     ("qemu-log", re.compile(r"Unimplemented SPAPR hcall 0x")),
     ("qemu-log", re.compile(r".*\bHypercall made with MSR\[PR\]=1")),
-    ("qemu-log", re.compile(r"(\S+:? )?(kvm_handle_papr_hcall|spapr_\w+)( |$)")),
+    ("qemu-log", re.compile(r"(\S*\d:\s?|\S+ )?(kvm_handle_papr_hcall|spapr_\w+)( |$)")),
     ("dmesg", re.compile(r".*\bibmvmc( [0-9a-f]+)?: |.*\bpapr_scm\b.*: ")),
     ("perf", re.compile(r".*\[\d+\]\s+\S+:\s+(powerpc:hcall_|kvm_hv:kvm_hcall_|probe:h|PERF_RECORD_LOST)")),
     ("tracefs", re.compile(r".*\[\d+\]\s+[^\s\d]\S{3,4}\s+\d+(\.\d+)?:\s+(hcall_|kvm_hcall_|h(in|out): )")),
@@ -78,12 +79,9 @@ def sniff(path: Path | str) -> str:
         return _recording(path, head)
     for line in head.decode(errors="replace").splitlines():
         for name, pattern in _TEXT:
-            if len(line) <= _LONGEST_SNIFFED and pattern.match(line):
+            if len(line) <= TEXT_LINE_BYTES and pattern.match(line):
                 return name
     raise ConfigError(f"{path}: of no format that is known: expected {_EXPECTED}")
-
-
-_LONGEST_SNIFFED: Final = 4096
 
 
 def _recording(path: Path | str, head: bytes) -> str:

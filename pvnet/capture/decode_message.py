@@ -52,15 +52,16 @@ def _errno(result: int) -> str:
 
 
 def _writes(parts: Parts, message: Any) -> str:
-    """Add what leaves no doubt among the bytes that came along; return how many they are."""
+    """Add what leaves no doubt among the bytes that came along; return that as text, and how many bytes they are."""
+    text = ""
     for item in message.writes[:_MAX_FRAMES]:
         layer = memory_layer(item.data)
         if layer is not None:
             parts.layers.append(layer)
-            parts.summary += f" ({layer.summary})"
+            text += f" ({layer.summary})"
     if not message.writes:
         return ""
-    return f" +{sum(len(item.data) for item in message.writes)} bytes in {len(message.writes)} writes"
+    return f"{text} +{sum(len(item.data) for item in message.writes)} bytes in {len(message.writes)} writes"
 
 
 def _hcall(parts: Parts, message: Any) -> None:

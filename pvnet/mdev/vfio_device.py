@@ -168,6 +168,11 @@ class VfioDevice:
         if self.user is None:
             self.migration.abandon()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a program or an access is under way."""
+        return len(self._programs) > 0
+
     def quiesce(self, done: Callable[[], None]) -> None:
         """Call ``done`` once no program and no access is under way; at once, if none is."""
         self._programs.when_idle(done)

@@ -10,7 +10,8 @@ ignored and counted, or the session closes:
 
 Descriptors that come with a message are the session's: each is used or closed before :meth:`ServerSession.message`
 returns.  Commands are executed in order, but one that waits for the client's memory is answered when that has come,
-and others go on meanwhile; their number is bounded (EAGAIN).
+and others go on meanwhile; their number is bounded (EAGAIN).  A change of the state of migration waits until the device
+has come to rest, and everything behind it does, too (:mod:`pvnet.mdev.vfio_user_pause`).
 
 :class:`ServerSession` is the :class:`~pvnet.mdev.user.DeviceUser` of the device: memory that was mapped without a
 descriptor is asked for by DMA_READ and DMA_WRITE.
@@ -21,7 +22,6 @@ Spec: mdev 6, 9.2, 9.3.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from pvnet.core.machine import Counters
@@ -31,11 +31,9 @@ from pvnet.mdev.vfio_device import VfioDevice
 from pvnet.mdev.vfio_user import (
     ACCESS,
     ACCESS_MESSAGE,
-    DEFAULT_TRANSFER,
     HEADER,
     HEADER_SIZE,
     MAJOR,
-    MAX_MESSAGE,
     MINOR,
     MULTI_ENTRY,
     MULTI_HEAD,
@@ -51,38 +49,23 @@ from pvnet.mdev.vfio_user import (
     reply_parts,
 )
 from pvnet.mdev.vfio_user_dma import DmaRequests
+from pvnet.mdev.vfio_user_limits import DEFAULT_LIMITS, ServerLimits
+from pvnet.mdev.vfio_user_pause import Pause
 from pvnet.mdev.vfio_user_requests import HANDLERS, TAKES_DESCRIPTORS, Requests
 from pvnet.mdev.vfio_user_version import Capabilities, MigrationCapability, Version, decode_version, encode_version
-from pvnet.papr.errno import EAGAIN, EINVAL, ENODEV
+from pvnet.papr.errno import EAGAIN, EBUSY, EINVAL, ENODEV
+
+__all__ = ["DEFAULT_LIMITS", "MAX_MULTI", "ServerLimits", "ServerSession"]
 
 T = TypeVar("T")
 
 MAX_MULTI: Final = 64
 """Most writes of one REGION_WRITE_MULTI."""
+_HELD_MESSAGES: Final = 4
+"""Room for what waits behind a command, in messages of the largest size."""
 _READ: Final = int(Command.REGION_READ)
 _WRITE: Final = int(Command.REGION_WRITE)
 _ACCESS_SIZE: Final = ACCESS_MESSAGE.size
-
-
-@dataclass(frozen=True, slots=True)
-class ServerLimits:
-    """What a session takes of its client."""
-
-    max_fds: int = 8
-    """Descriptors in one message; the carrier may allow less."""
-    max_transfer: int = DEFAULT_TRANSFER
-    """Data bytes in one message."""
-    max_message: int = MAX_MESSAGE
-    """Bytes of one message, header included."""
-    max_pending: int = 64
-    """Requests that wait for the client's memory."""
-    max_dma_requests: int = 256
-    """DMA_READ and DMA_WRITE that the client has not answered."""
-    dma_timeout_s: float = 5.0
-    """After how long without an answer :meth:`ServerSession.expire` gives one up."""
-
-
-DEFAULT_LIMITS: Final = ServerLimits()
 
 
 class ServerSession:
@@ -105,6 +88,7 @@ class ServerSession:
         self._opened = False
         self._running = False
         self._pending = 0
+        self._pause: Pause | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -125,6 +109,9 @@ class ServerSession:
         """The connection is gone: close the device; idempotent."""
         if not self.closed:
             self.closed, self._running = True, False
+            pause, self._pause = self._pause, None
+            for _, descriptors in pause.held() if pause is not None else ():
+                self._close(descriptors)
             if self._opened:
                 self._opened = False
                 self.device.close()
@@ -139,16 +126,19 @@ class ServerSession:
 
     @property
     def waiting(self) -> int:
-        """How many DMA_READ and DMA_WRITE the client has not answered."""
-        return len(self._dma.table)
+        """How many DMA_READ and DMA_WRITE the client has not answered, and one for a command that waits for them."""
+        return len(self._dma.table) + (self._pause is not None)
 
     def expire(self, now: float) -> None:
-        """Fail (ETIMEDOUT) what has waited for :attr:`ServerLimits.dma_timeout_s`.
+        """Fail (ETIMEDOUT) what has waited for :attr:`ServerLimits.dma_timeout_s`, then what waits for the device.
 
         To be called every second or so while :attr:`waiting`; the time of a request counts from the first call after
         it was sent.
         """
         self._dma.table.expire(now)
+        pause = self._pause
+        if pause is not None and pause.too_long(now, self._limits.quiesce_timeout_s):
+            self._go_on(pause, MdevError(EBUSY, "the device does not come to rest"))
 
     def dma_read(self, address: int, length: int, done: Callable[[bytes | MdevError], None]) -> None:
         """Ask the client for bytes of its memory, at most :attr:`max_transfer`."""
@@ -182,8 +172,11 @@ class ServerSession:
             if not self.closed:
                 self._message(data, descriptors)
         finally:
-            for descriptor in descriptors:
-                self._carrier.close_descriptor(descriptor)
+            self._close(descriptors)
+
+    def _close(self, descriptors: list[Descriptor]) -> None:
+        for descriptor in descriptors:
+            self._carrier.close_descriptor(descriptor)
 
     def _message(self, data: Data, descriptors: list[Descriptor]) -> None:
         if len(data) < HEADER_SIZE:
@@ -198,6 +191,9 @@ class ServerSession:
         kind = flags & TYPE_MASK
         if kind == TYPE_REPLY:
             self._dma.table.reply(ident, command, flags, errno, payload, descriptors)
+        elif self._pause is not None:
+            if not self._pause.hold(data, descriptors):
+                self._refuse(ident, command, flags, MdevError(EAGAIN, "too many requests wait"))
         elif not self._running:
             self._negotiate(ident, command, flags, payload, descriptors)
         elif kind:
@@ -255,7 +251,30 @@ class ServerSession:
             else:
                 raise MdevError(EINVAL, f"{command_name(command)} now")
         except MdevError as error:
-            self._refuse(ident, command, flags, error)
+            if command == Command.DEVICE_FEATURE and error.errno == EBUSY and self.device.busy:
+                self._wait_for_rest(ident, flags, bytes(payload))
+            else:
+                self._refuse(ident, command, flags, error)
+
+    def _wait_for_rest(self, ident: int, flags: int, payload: bytes) -> None:
+        """Perform DEVICE_FEATURE when nothing is under way, and everything else behind it."""
+
+        def go_on(error: MdevError | None) -> None:
+            if error is None:
+                self._command(ident, Command.DEVICE_FEATURE, flags, memoryview(payload), [])
+            else:
+                self._refuse(ident, Command.DEVICE_FEATURE, flags, error)
+
+        pause = self._pause = Pause(go_on, self._limits.max_pending, _HELD_MESSAGES * self._limits.max_message)
+        self._running = False  # no access passes by
+        self.device.quiesce(lambda: self._go_on(pause))
+
+    def _go_on(self, pause: Pause, error: MdevError | None = None) -> None:
+        if self._pause is pause:
+            self._pause, self._running = None, True
+            pause.go_on(error)
+            for data, descriptors in pause.held():
+                self.message(data, descriptors)
 
     def _answer(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,13 +10,13 @@ from typing import Final
 from pvnet.capture.expect import DEFAULT_RULES, Rules
 from pvnet.capture.lore import Lore, learn_lore
 from pvnet.capture.model import LINKTYPE_ENVELOPE, LINKTYPE_MEMORY, Direction, Record
+from pvnet.capture.payloads import MEMORY_RECORD, Payloads
 from pvnet.capture.player import NS, Pace, rename_envelope, timeline
 from pvnet.core.errors import ConfigError
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.transport.envelope import CHANNEL_OF_BODY, REPLY_BODIES
 
 _LINK_BODIES: Final = frozenset({"link_ack", "link_reset", "lifecycle"})
-_MEMORY_RECORD: Final = struct.Struct(">B7xQ")
 
 
 @dataclass(slots=True)
@@ -111,8 +110,11 @@ def make_plan(
     calls: dict[tuple[bool, str, int], int | None] = {}
     heard: list[Envelope] = []
     last_ns: int | None = None
+    payloads = Payloads()
     for record in records:
         if record.interface.link_type == LINKTYPE_MEMORY:
+            if payloads.memory(record.data):
+                continue
             if (names or {}).get(record.interface.node, record.interface.node) == node:
                 _add_memory(plan, record, line.place(record.time_ns))
             continue
@@ -125,15 +127,20 @@ def make_plan(
         if names:
             rename_envelope(envelope, names)
         body = envelope.WhichOneof("body") or ""
-        if node not in (envelope.source, envelope.destination) or body in _LINK_BODIES:
+        if body in _LINK_BODIES:
             continue
         if body not in CHANNEL_OF_BODY:
+            if node not in (envelope.source, envelope.destination):
+                continue
             plan.left_out["unknown body"] += 1
             continue
         key = (envelope.source, envelope.destination, envelope.source_incarnation, envelope.stream, envelope.seq)
         if envelope.seq and key in seen:
             continue
         seen.add(key)
+        payloads.message(envelope)
+        if node not in (envelope.source, envelope.destination):
+            continue
         heard.append(envelope)
         is_out = envelope.source == node
         peer = envelope.destination if is_out else envelope.source
@@ -178,9 +185,9 @@ def complete(envelope: Envelope, record: Record) -> None:
 
 
 def _add_memory(plan: Plan, record: Record, at_ns: int) -> None:
-    if len(record.data) < _MEMORY_RECORD.size:
+    if len(record.data) < MEMORY_RECORD.size:
         plan.left_out["cut or damaged"] += 1
         return
-    _, address = _MEMORY_RECORD.unpack_from(record.data)
-    memory = (address, record.data[_MEMORY_RECORD.size :])
+    _, address = MEMORY_RECORD.unpack_from(record.data)
+    memory = (address, record.data[MEMORY_RECORD.size :])
     plan.acts.append(Act(len(plan.acts), record.number, at_ns, 0, True, "", Envelope(), memory=memory))

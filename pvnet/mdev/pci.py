@@ -12,12 +12,13 @@ Spec: mdev 6.6, 7.2, 8.1, 9.2 (B16).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pvnet.core.errors import LocalError
 from pvnet.mdev.errors import MdevError
+from pvnet.mdev.names import DeviceFlag
 from pvnet.papr.errno import EINVAL
 
 CONFIG_BYTES: Final = 256
@@ -39,6 +40,19 @@ _MEMORY_MIN: Final = 16
 _IO_TYPE: Final = 0x1
 _PREFETCHABLE_TYPE: Final = 0x8
 _WORD: Final = 0xFFFFFFFF
+
+
+def odd_bars(flags: int, sizes: Sequence[int]) -> dict[int, int]:
+    """Return index and size of those BARs that no hardware could have, since they are no power of two.
+
+    A device works with them as long as its user does not look at it as a PCI device; QEMU does, and aborts.
+
+    :param flags: :class:`~pvnet.mdev.names.DeviceFlag`.
+    :param sizes: of the regions, by index.
+    """
+    if not flags & DeviceFlag.PCI:
+        return {}
+    return {index: size for index, size in enumerate(sizes[:_BARS]) if size & (size - 1)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from pvnet.mdev.errors import MdevError
 from pvnet.mdev.life import Registry
 from pvnet.mdev.life_objects import Mdev
 from pvnet.mdev.life_parents import check_driver
+from pvnet.mdev.pci import odd_bars
 from pvnet.mdev.tree import Tree
 from pvnet.mdev.vfio_device import VfioDevice
 from pvnet.papr.errno import EACCES, EBUSY, EEXIST, EINVAL, ENOENT
@@ -269,6 +270,7 @@ class MdevHostNode:
             raise MdevError(EBUSY, f"mdev {name}: {self.registry.find(name).pinned}")
         if device.user is not None or self.assigned.get(device.name):
             raise MdevError(EBUSY, f"mdev {name} is for {self.assigned.get(device.name) or 'somebody else'}")
+        self._warn(device)
         sink = None if target is None else open_sink(self.endpoint, target, self.topology)
         snoop = None if sink is None else vfio_user_tap(sink, self.endpoint, device.name)
         server = self.sockets[device.name] = VfioUserServer(device, note=self.limit.note, snoop=snoop)
@@ -280,6 +282,13 @@ class MdevHostNode:
             del self.sockets[device.name]
             await stop_snoop(self.snoops.pop(device.name, None))
             raise
+
+    def _warn(self, device: VfioDevice) -> None:
+        """Tell of what some clients do not survive."""
+        works = device.device
+        for index, size in odd_bars(int(works.flags), [region.info.size for region in works.regions]).items():
+            text = f"BAR {index} has {size} bytes, which is no power of two: QEMU aborts over it"
+            self.limit.note(Note("mdev_odd_bar", (("mdev", device.name), ("reason", text)), "warning"))
 
     async def migrate(self, name: str, to: str) -> dict[str, object]:
         """Move a device to another host; see :meth:`MdevMigration.migrate`."""

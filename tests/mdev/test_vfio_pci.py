@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from pvnet.core.errors import LocalError
 from pvnet.mdev.errors import MdevError
-from pvnet.mdev.pci import Bar, ConfigSpace
+from pvnet.mdev.names import DeviceFlag
+from pvnet.mdev.pci import Bar, ConfigSpace, odd_bars
 
 SIZING = bytes.fromhex("ffffffff")
 IMAGE = bytes.fromhex("48435332 01000002 10020007 00000000 aaaaaaaa bbbbbbbb cccccccc dddddddd eeeeeeee ffffffff")
@@ -146,3 +147,17 @@ def masks() -> bytes:
     found = bytes(a ^ b for a, b in zip(ones.snapshot(), zeros.snapshot(), strict=True))
     assert sum(byte.bit_count() for byte in found) == 6 + 8 + 2 + 29 + 20 + 8
     return found
+
+
+@pytest.mark.parametrize(
+    ("flags", "sizes", "odd"),
+    [
+        (DeviceFlag.PCI, [8, 8, 0, 0, 0, 0, 0, 256], {}),
+        (DeviceFlag.PCI, [0x3000, 1, 2, 3, 1 << 40, (1 << 40) + 1, 5, 5, 5], {0: 0x3000, 3: 3, 5: (1 << 40) + 1}),
+        (DeviceFlag.PCI, [], {}),
+        (DeviceFlag.PCI | DeviceFlag.RESET, [5], {0: 5}),
+        (DeviceFlag.CCW, [5], {}),
+    ],
+)
+def test_bars_that_no_hardware_has(flags: int, sizes: list[int], odd: dict[int, int]) -> None:
+    assert odd_bars(flags, sizes) == odd

@@ -11,7 +11,10 @@ import pytest
 from behaviour_worlds import Loopback
 
 from pvnet.core.errors import RefusedError
-from pvnet.mdev.names import MigrationState
+from pvnet.core.machine import Note
+from pvnet.mdev.device import Region
+from pvnet.mdev.info import RegionInfo
+from pvnet.mdev.names import MigrationState, RegionFlag
 from pvnet.mdev.vfio_user import Command
 from pvnet.papr.errno import EACCES
 from pvnet.pb.v1.envelope_pb2 import Envelope
@@ -137,6 +140,24 @@ async def test_a_device_at_a_socket_does_not_move(tmp_path: Path) -> None:
             await admin(lab, "east", MdevAdmin.MIGRATE, name=CARD, host="west")
         await admin(lab, "east", MdevAdmin.DETACH, name=CARD)
         await admin(lab, "east", MdevAdmin.MIGRATE, name=CARD, host="west")
+
+
+async def test_a_device_that_qemu_does_not_survive_is_served_with_a_warning(tmp_path: Path) -> None:
+    async with InProcessLab(TOPOLOGY, Loopback(LoopbackNetwork())) as lab:
+        east = lab.mdev_host("east")
+        notes: list[Note] = []
+        east.limit.note = notes.append  # type: ignore[method-assign]
+        works: Any = east.registry.find(CARD).works
+        await admin(lab, "east", MdevAdmin.ATTACH, name=CARD, path=str(tmp_path / "s"))
+        await admin(lab, "east", MdevAdmin.DETACH, name=CARD)
+        assert [note.event for note in notes if note.event == "mdev_odd_bar"] == []
+        works._regions[1] = Region(RegionInfo(3 << 12, RegionFlag.READ))
+        await admin(lab, "east", MdevAdmin.ATTACH, name=CARD, path=str(tmp_path / "s"))
+        (warning,) = [note for note in notes if note.event == "mdev_odd_bar"]
+        assert warning.level == "warning"
+        fields = dict(warning.fields)
+        assert fields["mdev"] == CARD
+        assert str(fields["reason"]).startswith("BAR 1 has 12288 bytes, which is no power of two")
 
 
 async def test_only_mdev_hosts_send_devices() -> None:

@@ -183,8 +183,7 @@ class GuestMdev:
         while not self._stopping:
             self._come_back.clear()
             try:
-                await self._connect()
-                await self._probe()
+                await self._arrive()
                 pause = _FIRST_PAUSE_S
                 await self._serve()
                 if not self._stopping:
@@ -231,18 +230,36 @@ class GuestMdev:
         self.problem = text
         self.settled.set()
 
+    async def _arrive(self) -> None:
+        """Connect and find a driver, wherever the device goes meanwhile."""
+        try:
+            await self._connect()
+        except PeerDiedError:
+            if self._transport is None:
+                raise
+            await self._follow()
+        while True:
+            try:
+                await self._probe()
+            except (PeerDiedError, _MovedError):
+                await self._follow()
+            else:
+                return
+
     async def _connect(self) -> None:
         """Make a session, with our memory and the irqs that the driver listens to."""
+        self._transport = None
         limits = ClientLimits(timeout_s=_REQUEST_S, max_transfer=LAB_TRANSFER_BYTES)
         if self.name.startswith(VFIO_USER):
             client = await VfioUserClient.connect(self.name.removeprefix(VFIO_USER), limits=limits)
             fd: int | None = self._fd
-            self._transport = None
         else:
             transport = await self._sessions.open(self.host, self.name, _OPEN_S)
             client = VfioUserClient(transport.use, limits=limits)
-            transport.on_release = self._release
             self._transport = transport
+            transport.on_release = self._release
+            if transport.release_asked:
+                self._release()
             fd = transport.offer(self._fd) if self._endpoint.path(self.host) == "direct" else None
         self._client = client
         client.on_ended = lambda _: self._wake.set()
@@ -411,10 +428,11 @@ class GuestMdev:
             UnreachableError: nowhere; its host is dead, or has taken it away.
         """
         while True:
-            moved_to = self._transport.moved_to if self._transport is not None else ""
+            transport, self._transport = self._transport, None
+            moved_to = transport.moved_to if transport is not None else ""
             self._let_go()
             if not moved_to:
-                raise UnreachableError(f"{self.host if self._transport is not None else self.name} is gone")
+                raise UnreachableError(f"{self.name if self.name.startswith(VFIO_USER) else self.host} is gone")
             self.host = moved_to
             self._moves += 1
             self._endpoint.note(Note("mdev_moved", (("mdev", self.name), ("host", moved_to)), "info"))

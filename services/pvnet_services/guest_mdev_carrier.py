@@ -6,10 +6,11 @@ host does not reach by an eventfd is told by message; whoever listens does not k
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from pvnet.core.errors import RefusedError
+from pvnet.core.errors import DeadlineError, PvnetError, RefusedError
 from pvnet.mdev.errors import MdevError
 from pvnet.mdev.vfio_user import Data, Descriptor
 from pvnet.pb.v1.envelope_pb2 import Envelope
@@ -24,6 +25,8 @@ from pvnet_services.mdev_sessions import FD_BODY, FD_LABEL, NO_SESSION, RELEASE
 Received = Callable[[Data, list[Descriptor]], None]
 Ended = Callable[[str], None]
 _SHARED_MAX: Final = 64
+_LATE_S: Final = 3600.0
+"""How long an answer may take that nobody waits for any more: what it opened must be closed."""
 
 
 class LabIrq(IrqListener):
@@ -57,6 +60,8 @@ class LabTransport(ClientTransport):
         """Set before the end: where the device is now."""
         self.on_release: Callable[[], None] = lambda: None
         """Told that the host wants the device back."""
+        self.release_asked = False
+        """It has said so, perhaps before anybody listened."""
         self.irqs: dict[int, LabIrq] = {}
         self._sessions = sessions
         self._offers: dict[int, int] = {}
@@ -66,10 +71,13 @@ class LabTransport(ClientTransport):
         self._received: Received | None = None
         self._ended: Ended | None = None
         self._over = False
+        self._reason = ""
 
     def use(self, received: Received, ended: Ended) -> LabTransport:
-        """Say who takes messages and who hears of the end."""
+        """Say who takes messages and who hears of the end, from a later turn of the loop if that has come already."""
         self._received, self._ended = received, ended
+        if self._over:
+            asyncio.get_running_loop().call_soon(ended, self._reason)
         return self
 
     def offer(self, fd: int) -> Descriptor:
@@ -138,6 +146,7 @@ class LabTransport(ClientTransport):
         """An irq target is signalled; number 0 is the wish that we let go."""
         irq = self.irqs.get(target)
         if target == RELEASE:
+            self.release_asked = True
             self.on_release()
         elif irq is None:
             self._sessions.endpoint.counters["mdev_irq_of_nobody"] += 1
@@ -155,7 +164,7 @@ class LabTransport(ClientTransport):
         """The session is over."""
         if self._over:
             return
-        self._over = True
+        self._over, self._reason = True, reason
         self._sessions.forget(self)
         close_all(list(self._shared.values()))
         self._shared.clear()
@@ -194,14 +203,37 @@ class LabSessions:
             MdevError: the host refuses.  UnreachableError: it is not there or does not answer.
         """
         await self.endpoint.settle_path(host)
-        envelope = Envelope(mdev_open=MdevOpen(name=name))
-        reply = await self.endpoint.call(host, envelope, timeout, wait_for_peer=False)
-        answer = reply.mdev_reply
+        opened: asyncio.Future[LabTransport] = asyncio.get_running_loop().create_future()
+
+        def answered(result: Envelope | PvnetError) -> None:
+            try:
+                transport = self._opened(host, name, result)
+            except PvnetError as error:
+                if not opened.done():
+                    opened.set_exception(error)
+                return
+            if opened.done():
+                transport.end("nobody waits for it any more")
+            else:
+                opened.set_result(transport)
+
+        self.endpoint.call_back(host, Envelope(mdev_open=MdevOpen(name=name)), _LATE_S, answered)
+        try:
+            async with asyncio.timeout(timeout):
+                return await opened
+        except TimeoutError:
+            raise DeadlineError(f"{host} did not answer (waited {timeout:g} s)") from None
+
+    def _opened(self, host: str, name: str, result: Envelope | PvnetError) -> LabTransport:
+        """Make the session that a host has opened, from within its answer: what the host says next is for it."""
+        if isinstance(result, PvnetError):
+            raise result
+        answer = result.mdev_reply
         if answer.result:
             raise MdevError.of_text(answer.result, answer.text)
         if not answer.session:
             raise RefusedError(f"{host} opened {name} without a session")
-        transport = LabTransport(self, host, reply.source_incarnation, answer.session)
+        transport = LabTransport(self, host, result.source_incarnation, answer.session)
         self._transports[host, answer.session] = transport
         return transport
 

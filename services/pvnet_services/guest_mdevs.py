@@ -29,6 +29,8 @@ from pvnet_services.guest_mdev_files import GuestDeviceFile
 GUEST_DRIVERS_GROUP: Final = "pvnet.mdev_drivers"
 """Entry points of drivers in partitions (:class:`~pvnet.mdev.guest.GuestDriverClass`)."""
 _ASK_S: Final = 10.0
+_COMMAND_S: Final = 8.0
+"""Longest that a command waits for a device: less than who sends it waits for us."""
 _LETTERS: Final = frozenset({"dasd"})
 """Stems whose files are numbered by letters: /dev/dasda."""
 
@@ -192,7 +194,7 @@ class GuestMdevs:
             self._asking.update(dict.fromkeys(self._asking, True))  # an answer on its way may still name it
             if device is None:
                 raise RefusedError(f"{self._endpoint.name} does not use {name[:120]}")
-            await device.stop(_ASK_S)
+            await device.stop(_COMMAND_S)
             return {}
         if not name.startswith(VFIO_USER) and command.host not in self._asked:
             raise RefusedError(f"{command.host[:60]!r} is no mdev host of this lab")
@@ -200,7 +202,7 @@ class GuestMdevs:
         if device.problem:
             device.settled.clear()
         try:
-            async with asyncio.timeout(_ASK_S):
+            async with asyncio.timeout(_COMMAND_S):
                 await device.settled.wait()
         except TimeoutError:
             raise RefusedError(f"{name} does not answer") from None

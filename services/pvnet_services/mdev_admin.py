@@ -124,6 +124,9 @@ class MdevAdministration:
     def _assign(self, name: str, partition: str) -> None:
         node = self._node
         device = node.hosted(name)
+        pinned = node.registry.find(name).pinned
+        if pinned:  # it takes along for whom it is
+            raise MdevError(EBUSY, f"mdev {name}: {pinned}")
         if partition:
             node.topology.partition(partition)
             if device.name in node.sockets:

@@ -11,7 +11,7 @@ import pytest
 from behaviour_worlds import Loopback, eventually
 
 from pvnet.client.mdev import Mdevs
-from pvnet.core.errors import RefusedError, UnreachableError
+from pvnet.core.errors import DeadlineError, RefusedError, UnreachableError
 from pvnet.mdev.errors import MdevError
 from pvnet.papr.errno import EBUSY
 from pvnet.pb.v1.envelope_pb2 import Envelope
@@ -259,3 +259,79 @@ async def test_an_answer_that_is_out_of_date_is_asked_for_again(rig: Rig) -> Non
     await eventually(settled)
     assert answers == [[LOOSE], []]
     assert guest.shown() == []
+
+
+@scenario
+async def test_who_opens_a_device_that_has_just_moved_away_finds_it(rig: Rig) -> None:
+    """The host says where it has gone right behind its answer, before anybody could have waited for that."""
+    await rig.mdevs.migrate(LOOSE, "west")
+    async with asyncio.timeout(5.0):
+        shown = await rig.mdevs._ask("b", Management(mdev_assign=MdevAssign(name=LOOSE, host="east")))
+    assert (shown["host"], shown["state"], shown["moves"]) == ("west", "up", 1)
+    assert await rig.owner(LOOSE) == ("west", "", "b")
+
+
+@scenario
+async def test_a_device_that_moves_while_it_is_looked_at_is_followed(rig: Rig) -> None:
+    probe, looking, go_on = GuestMdev._probe, asyncio.Event(), asyncio.Event()
+
+    async def later(self: GuestMdev) -> None:
+        looking.set()
+        await go_on.wait()
+        await probe(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GuestMdev, "_probe", later)
+        assigning = asyncio.ensure_future(rig.mdevs.assign(LOOSE, "b"))
+        await looking.wait()
+        await rig.mdevs.migrate(LOOSE, "west")
+        go_on.set()
+        async with asyncio.timeout(5.0):
+            await assigning
+    await rig.used(LOOSE, "b", "west")
+
+
+@scenario
+async def test_assigning_and_moving_at_once(rig: Rig) -> None:
+    """Either comes first, or is refused; nobody waits for long, and the device is where it was moved to."""
+    for to in ("west", "east") * 4:
+        async with asyncio.timeout(8.0):
+            assigned, moved = await asyncio.gather(
+                rig.mdevs.assign(LOOSE, "b"), rig.mdevs.migrate(LOOSE, to), return_exceptions=True
+            )
+        assert not isinstance(moved, BaseException), moved
+        if assigned is not None:
+            assert isinstance(assigned, RefusedError), assigned
+            assert "EBUSY" in str(assigned)
+            await rig.mdevs.assign(LOOSE, "b")
+        await rig.used(LOOSE, "b", to)
+        await rig.mdevs.release(LOOSE, "b")
+        assert await rig.owner(LOOSE) == (to, "", None)
+
+
+@scenario
+async def test_for_whom_a_device_is_does_not_change_while_it_moves(rig: Rig) -> None:
+    registry = rig.lab.mdev_host("east").registry
+    registry.pin(LOOSE, "it is being moved to west")
+    for partition in ("b", ""):
+        with pytest.raises(RefusedError, match=r"being moved to west .EBUSY"):
+            await rig.mdevs.admin("east", MdevAdmin.ASSIGN, name=LOOSE, partition=partition)
+    registry.unpin(LOOSE)
+    assert await rig.owner(LOOSE) == ("east", "", None)
+
+
+@scenario
+async def test_a_session_that_nobody_waits_for_is_closed(rig: Rig) -> None:
+    sessions, host = rig.guest("b")._sessions, rig.lab.mdev_host("east")
+    open_, late = host.sessions._open, list[Envelope]()
+    host.endpoint.on("mdev_open", late.append)
+    with pytest.raises(DeadlineError, match=r"east did not answer .waited 0.05 s"):
+        await sessions.open("east", LOOSE, 0.05)
+    host.endpoint.on("mdev_open", open_)
+    open_(late[0])
+    assert host.sessions.of(host.hosted(LOOSE)) is not None
+
+    async def closed() -> bool:
+        return host.sessions.of(host.hosted(LOOSE)) is None
+
+    await eventually(closed)

@@ -59,7 +59,7 @@ class FieldSpec:
         if isinstance(value, bool):
             return "true" if value else "false"
         if isinstance(value, str):
-            return value if value.isprintable() else repr(value)[1:-1]
+            return printable(value)
         shown = f"{value:#x}" if self.hex and value >= 0 else str(value)
         if not self.values:
             return shown
@@ -97,3 +97,10 @@ def bytes_text(data: bytes, shown: int = SHOWN_BYTES) -> str:
     if len(data) <= shown:
         return data.hex()
     return f"{data[:shown].hex()}... ({len(data)} bytes)"
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that a terminal would act on."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -56,7 +56,7 @@ _KINDS: Final = frozenset(LAYER_OF_BODY) | {"ethernet", "memory", "mark", "app",
 _FLAGS: Final = frozenset({"reply", "problem", "comment"})
 _TOKEN: Final = re.compile(
     r"""\s*(?:(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
-    r"""|(?P<op>==|!=|<=|>=|&&|\|\||[<>~&!(){},])|(?P<word>[A-Za-z0-9_.:\-+]+))"""
+    r"""|(?P<op>==|!=|<=|>=|&&|\|\||[<>~&!(){},])|(?P<word>[A-Za-z0-9_.:/\-+]+))"""
 )
 _COMPARE: Final[Mapping[str, Callable[[float, float], bool]]] = MappingProxyType(
     {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -196,7 +196,7 @@ class _Parser:
         if sign == "in":
             return _equal(name, self._values(spec))
         value = self._take("a value")
-        if not value.is_text and not re.fullmatch(r"[A-Za-z0-9_.:\-+]+", value.text):
+        if not value.is_text and not re.fullmatch(r"[A-Za-z0-9_.:/\-+]+", value.text):
             self._fail(value.at, repr(value.text), "a value")
         if sign in {"==", "!="}:
             match = _equal(name, [_literal(spec, value)])

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from pvnet.capture.decode import Decoded, Value
+from pvnet.capture.decode_fields import printable
 from pvnet.capture.decode_papr import result_text
 from pvnet.capture.pairs import Matched
 from pvnet.capture.summary import call_name, duration
@@ -27,13 +28,6 @@ class TimeColumn(StrEnum):
     RELATIVE = "relative"
     DELTA = "delta"
     CLOCK = "clock"
-
-
-def printable(text: str) -> str:
-    """The text with everything escaped that a terminal would act on."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def said(decoded: Decoded, matched: Matched | None = None) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pvnet.capture.decode import Decoded
+from pvnet.capture.decode_fields import printable
 from pvnet.capture.pairs import Matched
 
 _NUMBER: Final = re.compile(r"\b(0x[0-9a-f]+|[0-9]+)\b")
@@ -123,7 +124,9 @@ class Summary:
             out += ["", f"  {'call':<40} {'replies':>8} {'p50':>10} {'p99':>10} {'max':>10}"]
             for name, times in rows[:SHOWN]:
                 p50, p99 = duration(times.percentile(50)), duration(times.percentile(99))
-                out.append(f"  {name[:40]:<40} {times.count:>8} {p50:>10} {p99:>10} {duration(times.highest):>10}")
+                out.append(
+                    f"  {printable(name)[:40]:<40} {times.count:>8} {p50:>10} {p99:>10} {duration(times.highest):>10}"
+                )
             out += _more(len(rows))
         out += _table("error", self.errors)
         out += _table("violation", self.violations)
@@ -163,7 +166,7 @@ def _table(title: str, counts: Counter[str]) -> list[str]:
     if not counts:
         return []
     rows = counts.most_common(SHOWN)
-    return ["", f"  {title}", *(f"  {count:>8}  {name}" for name, count in rows), *_more(len(counts))]
+    return ["", f"  {title}", *(f"  {count:>8}  {printable(name)}" for name, count in rows), *_more(len(counts))]
 
 
 def _more(rows: int) -> list[str]:

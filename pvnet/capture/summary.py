@@ -51,7 +51,7 @@ class Latencies:
         seen = 0
         for step in sorted(self._steps):
             seen += self._steps[step]
-            if seen >= wanted:
+            if seen >= wanted and seen < self.count:
                 return min(math.exp((step + 0.5) * _STEP), float(self.highest))
         return float(self.highest)
 

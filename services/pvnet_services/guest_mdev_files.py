@@ -87,6 +87,9 @@ class GuestDeviceFile:
             self._block(self._file, call, done)
             return None
         queue = self._readers if is_read else self._writers
+        if call.nonblock and any(not wait.over for wait in queue):  # what comes is for those who wait
+            done(0 if call.operation == DeviceIo.POLL else -EAGAIN, b"")
+            return None
         if len(queue) >= _WAITING_MAX:
             done(-EBUSY, b"")
             return None

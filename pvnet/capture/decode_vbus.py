@@ -200,8 +200,6 @@ def _event(data: bytes) -> Layer | None:
     if kind is layout.EventId.DEVADD:
         fields += _named("vbus", event_type=event.type)
         text += f" {event.type}"
-    elif not any(data[:16]):
-        return None
     return Layer("vbus", tuple(fields), text)
 
 

@@ -159,13 +159,13 @@ def bodies() -> Iterator[bytes]:
     yield from (VECTORS / "linux-6.1-vmc-session.jsonl").read_bytes().splitlines()[:12]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(LINK_TYPES), st.binary(max_size=200))
 def test_any_bytes(link_type: int, data: bytes) -> None:
     show(decode(record(data, link_type)))
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.data())
 def test_any_mutation(data: st.DataObject) -> None:
     raw = bytearray(data.draw(st.sampled_from(list(bodies()))))
@@ -177,7 +177,7 @@ def test_any_mutation(data: st.DataObject) -> None:
     show(decode(record(bytes(raw[: cut or None]), link_type)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(NAMES),

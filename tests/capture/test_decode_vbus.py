@@ -81,6 +81,23 @@ def test_calls_that_are_wrong() -> None:
     assert decoded(vbus_doorbell=VbusDoorbell(offset=5)).problems == ("doorbell at offset 5: there is no register",)
 
 
+def test_parameters_that_the_message_does_not_carry() -> None:
+    inner = layout.CallDescriptor(0, 16, 0x9000).encode()
+    assert call(layout.BridgeVector.SLOWCALL, (0x2000, inner)).summary == "DEVOPEN"
+    item = bus(2, layout.DeviceCall(1, 9, 8, 0, 0x9000).encode())
+    assert item.summary == "DEVCALL handle 0x1 func 9, 8 bytes"
+    assert item.get("vbus.call_data") is None
+
+
+def test_what_is_no_event_for_sure_is_none() -> None:
+    def changed(data: bytes) -> Decoded:
+        return decoded(vbus_update=VbusUpdate(writes=[VbusWrite(data=data)]))
+
+    assert changed(layout.Event(layout.EventId.DEVDROP, 7).encode()).get("vbus.event_handle") == 7
+    assert not changed(b"\xff" * 144).get("vbus.event")
+    assert changed(layout.Event(layout.EventId.DEVADD, 0, "x").encode()).get("vbus.event_type") == "x"
+
+
 def test_events_and_packets_among_what_has_changed() -> None:
     event = layout.Event(layout.EventId.DEVADD, 7, "virtual-ethernet").encode()
     item = decoded("host", vbus_irq=VbusIrq(queue=1, writes=[VbusWrite(address=1, data=event)]))

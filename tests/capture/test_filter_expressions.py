@@ -132,7 +132,7 @@ def test_every_name_of_a_record_can_be_compared(name: str) -> None:
     assert isinstance(Filter.parse(f"{name} == 1").matches(ENTRY), bool)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(
         st.sampled_from(["crq", "and", "or", "not", "(", ")", "==", "<", "~", "&", "in", "{", "}", ",", "5", "'a'"]),

@@ -12,8 +12,6 @@ texts, ``rc`` is signed and decimal.  Other lines of an import: ``{"lost": n}`` 
 bytes}``.
 
 The records of hcall traces and of VMC transcripts are kept as they are; :func:`call_of` reads all of them.
-
-Spec: hcall_scm 5.5.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Which format a file has, by its content: names of files say nothing.
-
-Spec: hcall_scm 5, 6.3.
-"""
+"""Which format a file has, by its content: names of files say nothing."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Dynamic debug of ibmvmc prints H_SEND_CRQ and H_COPY_RDMA in two lines, argument
 of a SIGNAL that came.  Other messages only name their type: they stay text.  ``papr_scm`` prints codes of failed
 calls, whose only known argument is the DRC index in the device's name.
 
-Spec: hcall_scm 5.1 (driver messages), vmc.
+Examples: tests/data/dmesg-*.txt.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 A log is not under our control: it may be Latin-1, have a line of a gigabyte, end in the middle of a line, or use CR LF.
 None of that ends an import: what cannot be used is skipped, counted, and named with file and line.
-
-Spec: hcall_scm 5.5, 6.3.
 """
 
 from __future__ import annotations

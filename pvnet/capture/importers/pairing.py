@@ -3,8 +3,6 @@
 On one CPU (or in one vCPU's thread) calls nest as interrupts do: the last begun ends first.  What does not fit that is
 not made to fit: a beginning without end and an end without beginning are calls with unknown parts.  Lost events may
 have been any, so they end all pairs of their CPU.
-
-Spec: hcall_scm 5.1, 5.5, 6.3.
 """
 
 from __future__ import annotations

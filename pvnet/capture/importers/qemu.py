@@ -3,7 +3,7 @@
 ``-d int`` shows opcode and all nine argument registers before the call runs, so neither code nor outputs; a line of
 ``-d unimp`` (unknown opcode) or ``-d guest_errors`` (caller in problem state) right after it implies the code.
 
-Spec: hcall_scm 5.3.
+Examples: tests/data/qemu-*.log.
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@
 
 A text argument is u32 length and bytes, which only the event's definition tells from a number: arguments are taken as
 numbers where eight bytes each fill the record, otherwise they stay bytes in hex.
-
-Spec: hcall_scm 5.3.
 """
 
 from __future__ import annotations

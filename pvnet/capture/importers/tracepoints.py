@@ -11,7 +11,7 @@ kprobes on their handlers     ``op= a0= a1= ...`` of ``__trace_hcall_entry``, ``
 
 Calls of a guest are paired on their CPU, those on a host in their vCPU's thread.
 
-Spec: hcall_scm 5.1, 5.2; qemu_lab 2.
+Examples: tests/data/*.txt.
 """
 
 from __future__ import annotations

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 
 from pvnet.capture.model import LINKTYPE_ETHERNET, Direction, Interface, Record
 from pvnet.capture.pvcap import open_capture
@@ -42,6 +44,17 @@ from pvnet_services.switches import Switches
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch):
     monkeypatch.delenv(SNOOP_VARIABLE, raising=False)
+
+
+@pytest.fixture
+def _log_as_before():
+    """A Lab sets the log up for programs that have not; later tests find it as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 @asynccontextmanager
@@ -284,6 +297,7 @@ async def test_messages_of_a_vfio_user_socket(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_log_as_before")
 async def test_every_process_of_a_lab_records(tmp_path, monkeypatch):
     monkeypatch.setenv(SNOOP_VARIABLE, f"pcapng:{tmp_path}/t.pcapng")
     lab = Topology(

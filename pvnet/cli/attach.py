@@ -74,7 +74,7 @@ def vfio_user_address(uri: str) -> tuple[str, str]:
 async def _attach_mdev(path: str, name: str, lab_name: str | None, timeout: float, *, remove: bool) -> None:
     async with Lab.join(lab_name) as lab:
         mdevs = Mdevs(lab, timeout=timeout)
-        await (mdevs.detach(name) if remove else mdevs.attach(name, path))
+        await (mdevs.detach(name, path) if remove else mdevs.attach(name, path))
 
 
 async def _attach(port: str, switch: str | None, lab_name: str | None, timeout: float, *, remove: bool) -> None:

@@ -61,12 +61,16 @@ def _parent(text: str) -> str:
 @app.command("list")
 def list_all(lab: LabOption = None, as_json: JsonOption = False, timeout: TimeoutOption = 10.0) -> None:
     """List parents with their types, and devices with their users."""
-    shown = run(_use(lab, timeout, lambda mdevs: mdevs.show()))
+    shown, failed = run(_use(lab, timeout, lambda mdevs: mdevs.look()))
     if as_json:
         say_json(shown)
-        return
-    for line in show_lines(shown):
-        say(line)
+    else:
+        for line in show_lines(shown):
+            say(line)
+    for error in failed:
+        sys.stderr.write(f"pvnet: {error}\n")
+    if failed:
+        raise typer.Exit(max(error.exit_code for error in failed))
 
 
 @app.command()
@@ -248,7 +252,8 @@ def assign(
 ) -> None:
     """Have a partition use a device: one of the lab, or vfio-user:PATH of a foreign server."""
     wanted = _device_of(name)
-    run(_use(lab, timeout, lambda mdevs: mdevs.assign(wanted, check_name(partition, "partition"))))
+    if not run(_use(lab, timeout, lambda mdevs: mdevs.assign(wanted, check_name(partition, "partition")))):
+        say(f"{partition} is off: it will use {wanted} when it is on")
 
 
 @app.command()
@@ -262,7 +267,11 @@ def release(
 
 def _device_of(text: str) -> str:
     kind, colon, path = text.partition(":")
-    return f"{kind}:{Path(path).absolute()}" if kind == "vfio-user" and colon and path else _name(text)
+    if kind != "vfio-user" or not colon:
+        return _name(text)
+    if not path or "\0" in path:
+        raise ConfigError(f"device {text[:80]!r}: expected a UUID or vfio-user:PATH")
+    return f"{kind}:{Path(path).absolute()}"
 
 
 def _data(text: str | None, hex_digits: str | None, file: Path | None) -> bytes:
@@ -321,19 +330,21 @@ def read(
     A serial port is read until COUNT bytes or, after some have come, a pause; exit code 1 when nothing comes at all.
     """
 
-    async def fetch(mdevs: Mdevs) -> bytes:
+    async def fetch(mdevs: Mdevs) -> tuple[bytes, bool]:
         async with mdevs.file(check_name(partition, "partition"), file) as opened:
             if await _is_block(opened):
-                return await opened.read_at(offset, count)
-            return await _read_some(opened, count, timeout)
+                return await opened.read_at(offset, count), True
+            return await _read_some(opened, count, timeout), False
 
-    data = run(_use(lab, timeout, fetch))
+    data, is_block = run(_use(lab, timeout, fetch))
+    if as_json and output is None:
+        say_json({"bytes": len(data), "data": data.hex()})
+    if not data and not is_block:
+        raise typer.Exit(1)
     if output is not None:
         output.write_bytes(data)
         say(f"{len(data)} bytes of {file} of {partition} in {output}")
-    elif as_json:
-        say_json({"bytes": len(data), "data": data.hex()})
-    else:
+    elif not as_json:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -364,8 +375,6 @@ async def _read_some(opened: Any, count: int, timeout: float) -> bytes:
     except DeviceError as error:
         if error.errno != errno.EINTR:
             raise
-    if not found:
-        raise typer.Exit(1)
     return found
 
 

@@ -41,6 +41,8 @@ def settings(texts: list[str] | None) -> dict[str, str]:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise ConfigError(f"attribute {text[:60]!r}: expected KEY=VALUE")
+        if key in found:
+            raise ConfigError(f"attribute {text[:60]!r}: {key[:60]} is given twice")
         found[key] = value
     return found
 

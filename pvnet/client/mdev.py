@@ -6,18 +6,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import errno
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Self
 
 from pvnet.client.device import CharDevice
 from pvnet.client.lab import Lab
-from pvnet.core.errors import ConfigError, DeviceError, PvnetError, RefusedError
+from pvnet.core.errors import ConfigError, DeviceError, PvnetError, RefusedError, UnreachableError
 from pvnet.pb.v1.device_pb2 import DeviceIo
 from pvnet.pb.v1.management_pb2 import Management, ManagementReply, MdevAdmin, MdevAssign, ShowStatus
+from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.topology import SUPERVISOR
 
 PIECE_BYTES: Final = 64 << 10
@@ -53,35 +56,81 @@ class Mdevs:
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
+    async def look(self) -> tuple[list[dict[str, Any]], list[PvnetError]]:
+        """Ask every host that runs, at once: what those show that answer, and what is wrong with the others."""
+        states = await self._states()
+        running = [host for host in self.hosts if states.get(host) not in {"off", "failed"}]
+        asked = (self.admin(host, MdevAdmin.SHOW) for host in running)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        shown, failed = [], []
+        for answer in answers:
+            if isinstance(answer, PvnetError):
+                failed.append(answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                shown.append(answer)
+        return shown, failed
+
     async def show(self) -> list[dict[str, Any]]:
         """Return every host that runs: its parents with their types, its devices."""
+        shown, failed = await self.look()
+        if failed:
+            raise failed[0]
+        return shown
+
+    async def _states(self) -> dict[str, str]:
         status = await self._ask(SUPERVISOR, Management(show_status=ShowStatus()))
-        states = {node["name"]: node["state"] for node in status["nodes"]}
-        running = [host for host in self.hosts if states.get(host) not in {"off", "failed"}]
-        return [await self.admin(host, MdevAdmin.SHOW) for host in running]
+        return {node["name"]: node["state"] for node in status["nodes"]}
+
+    async def _is_on(self, partition: str) -> bool:
+        return not await self._why_off(partition)
+
+    async def _why_off(self, partition: str) -> str:
+        """Return the state of a partition in which nobody would answer; empty: somebody would."""
+        state = (await self._states()).get(partition, "off")
+        return state if state in {"off", "stopping", "failed"} else ""
+
+    async def check_on(self, partition: str) -> None:
+        """Make sure that a partition runs.
+
+        Raises:
+            ConfigError: the lab has no such partition.  UnreachableError: it does not run.
+        """
+        self._lab.topology.partition(partition)
+        state = await self._why_off(partition)
+        if state:
+            raise UnreachableError(f"{partition} is not running ({state})")
 
     async def find(self, name: str) -> tuple[str, dict[str, Any]]:
         """Return the host that has a device, and the device.
 
         Raises:
-            RefusedError: none has it; says which devices there are.
+            RefusedError: none has it; says which devices there are.  UnreachableError: none that answers has it.
         """
         wanted = name.lower()
-        shown = await self.show()
+        shown, failed = await self.look()
         for host in shown:
             for mdev in host["mdevs"]:
                 if mdev["name"] == wanted:
                     return host["host"], mdev
+        if failed:
+            raise failed[0]
         known = ", ".join(mdev["name"] for host in shown for mdev in host["mdevs"]) or "none"
         raise RefusedError(f"no mediated device {name[:60]!r}; there are: {known}")
 
     async def parent_host(self, parent: str, host: str | None = None) -> str:
         """Return the host that has a parent; ``host`` says which, where several have one of that name."""
+        shown, failed = await self.look()
+        if failed and host is None:
+            raise failed[0]
         found: list[str] = [
             each["host"]
-            for each in await self.show()
+            for each in shown
             if host in {None, each["host"]} and any(p["name"] == parent for p in each["parents"])
         ]
+        if failed and not found:
+            raise failed[0]
         if len(found) != 1:
             where = f"hosts {', '.join(found)} have one each: name the host" if found else "no host has it"
             raise ConfigError(f"parent {parent[:64]!r}: {where}")
@@ -140,16 +189,19 @@ class Mdevs:
         host, _ = await self.find(name)
         await self.admin(host, MdevAdmin.ATTACH, name=name, path=path)
 
-    async def detach(self, name: str) -> None:
-        """Serve it there no more."""
+    async def detach(self, name: str, path: str = "") -> None:
+        """Serve it at ``path`` no more; without one, wherever it is served."""
         host, _ = await self.find(name)
-        await self.admin(host, MdevAdmin.DETACH, name=name)
+        await self.admin(host, MdevAdmin.DETACH, name=name, path=path)
 
-    async def assign(self, name: str, partition: str) -> None:
+    async def assign(self, name: str, partition: str) -> bool:
         """Have a partition use a device of the lab, or (``vfio-user:PATH``) one of a foreign server.
 
         A partition that refuses it, as it has no driver for it, does not have it assigned afterwards, unless it was
-        before.  To one that is not there it is assigned: it finds the device when it comes up.
+        before.  To one that is off it is assigned: it finds the device when it is on.  Returns whether it uses it now.
+
+        Raises:
+            UnreachableError: nobody serves it; or it is a foreign one, and the partition is off.
         """
         self._lab.topology.partition(partition)
         host, before = "", partition
@@ -157,17 +209,24 @@ class Mdevs:
             host, shown = await self.find(name)
             before = shown["partition"]
             await self.admin(host, MdevAdmin.ASSIGN, name=name, partition=partition)
+            if not await self._is_on(partition):
+                return False
+        else:
+            await self.check_on(partition)
         command = Management(mdev_assign=MdevAssign(name=name, host=host))
         try:
-            await self._ask(partition, command, timeout=max(self._timeout, 15.0))
+            shown = await self._ask(partition, command, timeout=max(self._timeout, 15.0))
         except RefusedError:
             if before != partition:
                 with suppress(PvnetError):
                     await self.release(name, partition)
             raise
+        if "unreachable" in shown:
+            raise UnreachableError(shown["unreachable"])
+        return True
 
     async def release(self, name: str, partition: str) -> None:
-        """Have a partition use a device no more, also one that it does not get to use."""
+        """Have a partition use a device no more, also one that it does not get to use, or not before it is on."""
         self._lab.topology.partition(partition)
         assigned = False
         if not _is_foreign(name):
@@ -176,6 +235,10 @@ class Mdevs:
                 assigned = shown["partition"] == partition
                 if assigned:  # first, or the partition would find it again
                     await self.admin(host, MdevAdmin.ASSIGN, name=name, partition="")
+        if not await self._is_on(partition):
+            if not assigned:
+                raise RefusedError(f"{partition} does not use {name[:120]}: it is off")
+            return
         try:
             await self._ask(partition, Management(mdev_assign=MdevAssign(name=name, release=True)))
         except RefusedError:
@@ -183,8 +246,16 @@ class Mdevs:
                 raise
 
     def file(self, partition: str, path: str) -> MdevFile:
-        """Return a device file of a partition (``/dev/ttyS0``, ``/dev/dasda``), to be opened."""
-        return MdevFile(self._lab.endpoint, partition, path, timeout=self._timeout)
+        """Return a device file of a partition (``/dev/ttyS0``, ``/dev/dasda``), to be opened.
+
+        Opening it raises UnreachableError at once if the partition does not run.
+
+        Raises:
+            ConfigError: the lab has no such partition.
+        """
+        self._lab.topology.partition(partition)
+        check = partial(self.check_on, partition)
+        return MdevFile(self._lab.endpoint, partition, path, timeout=self._timeout, check=check)
 
     # --- contents ----------------------------------------------------------------------------------------------------
 
@@ -229,7 +300,28 @@ def _is_foreign(name: str) -> bool:
 
 
 class MdevFile(CharDevice):
-    """A device file of a partition: a terminal (reads wait), or a block device (reads and writes name an offset)."""
+    """A device file of a partition: a terminal (reads wait), or a block device (reads and writes name an offset).
+
+    :param check: awaited before it is opened; raises if there is no point in that.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        partition: str,
+        path: str,
+        *,
+        timeout: float = 10.0,
+        check: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        super().__init__(endpoint, partition, path, timeout=timeout)
+        self._check_partition = check
+
+    async def open(self) -> Self:
+        """Open it."""
+        if self._check_partition is not None:
+            await self._check_partition()
+        return await super().open()
 
     async def size(self) -> int:
         """Size of a block device in bytes; DeviceError EINVAL for a terminal."""

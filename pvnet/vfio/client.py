@@ -87,6 +87,9 @@ class VfioUserClient:
         )
         try:
             await client.start()
+        except DeadlineError as error:
+            client.close()
+            raise DeadlineError(f"{path}: {error}; perhaps somebody else is using the device") from None
         except BaseException:
             client.close()
             raise

@@ -113,7 +113,7 @@ async def connected(path: str, timeout_s: float) -> socket.socket:
         raise DeadlineError(f"{path}: nobody accepts within {timeout_s:g} s") from None
     except (OSError, ValueError) as error:
         sock.close()
-        text = error.strerror if isinstance(error, OSError) else str(error)
+        text = (isinstance(error, OSError) and error.strerror) or str(error)  # one without an errno has none
         raise UnreachableError(f"{path}: {text}") from None
     except BaseException:
         sock.close()

@@ -132,7 +132,7 @@ class FileDma(DmaMemory):
             try:
                 piece = os.pread(self._fd, length, at)
             except OSError as error:
-                raise MdevError(EFAULT, f"memory at {offset:#x}: {error.strerror}") from None
+                raise MdevError(EFAULT, f"memory at {offset:#x}: {error.strerror or error}") from None
             if not piece:
                 raise MdevError(EFAULT, f"memory at {offset:#x}: its file has become shorter")
             pieces.append(piece)
@@ -154,7 +154,7 @@ class FileDma(DmaMemory):
                 at += count
                 left = left[count:]
         except OSError as error:
-            raise MdevError(EFAULT, f"memory at {offset:#x}: {error.strerror}") from None
+            raise MdevError(EFAULT, f"memory at {offset:#x}: {error.strerror or error}") from None
 
     def _at(self, offset: int, length: int) -> int:
         if self._fd < 0 or offset < 0 or length < 0 or offset + length > self._size:
@@ -183,7 +183,7 @@ def dma_memory(fd: int, offset: int, size: int, *, writable: bool) -> DmaMemory:
         access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         return MappedDma(mmap.mmap(fd, size, mmap.MAP_SHARED, access, offset=offset))
     except (OSError, OverflowError, ValueError) as error:
-        text = error.strerror if isinstance(error, OSError) else str(error)
+        text = (isinstance(error, OSError) and error.strerror) or str(error)
         code = EACCES if isinstance(error, PermissionError) else ENOMEM
         raise MdevError(code, f"memory of {size} bytes cannot be mapped: {text}") from None
     finally:

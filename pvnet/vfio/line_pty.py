@@ -29,7 +29,7 @@ class PtyLine(StreamLine):
         try:
             self._master, slave = os.openpty()
         except OSError as error:
-            raise MdevError(EIO, f"line 'pty': {error.strerror}") from None
+            raise MdevError(EIO, f"line 'pty': {error.strerror or error}") from None
         try:
             tty.setraw(slave)
             self.address = f"pty:{os.ttyname(slave)}"

@@ -70,7 +70,7 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
     if not stat.S_ISSOCK(mode):
         raise ConfigError(f"{path}: something that is no socket is there; it is left alone")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -81,7 +81,7 @@ def _remove_stale(path: Path) -> None:
             pass
         except OSError as error:
             if not isinstance(error, BlockingIOError):
-                raise ConfigError(f"{path}: {error.strerror}") from None
+                raise ConfigError(f"{path}: {error.strerror or error}") from None
             raise ConfigError(f"{path}: somebody listens there already") from None
         else:
             raise ConfigError(f"{path}: somebody listens there already")
@@ -89,4 +89,4 @@ def _remove_stale(path: Path) -> None:
         try:
             path.unlink()
         except PermissionError as error:
-            raise ConfigError(f"{path}: a stale socket: {error.strerror}") from None
+            raise ConfigError(f"{path}: a stale socket: {error.strerror or error}") from None

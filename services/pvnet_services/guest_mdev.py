@@ -103,6 +103,8 @@ class GuestMdev:
         self.settled = asyncio.Event()
         """It works, or it is known why not."""
         self.problem = ""
+        self.unreachable = False
+        """The problem is that nobody is there."""
         self.files: dict[str, GuestDeviceFile] = {}
         self._endpoint = endpoint
         self._sessions = sessions
@@ -228,6 +230,7 @@ class GuestMdev:
         if text != self.problem:
             self._endpoint.note(Note("mdev_down", (("mdev", self.name), ("reason", text)), "warning"))
         self.problem = text
+        self.unreachable = isinstance(error, UnreachableError)
         self.settled.set()
 
     async def _arrive(self) -> None:

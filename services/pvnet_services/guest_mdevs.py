@@ -183,7 +183,7 @@ class GuestMdevs:
     # --- commands ----------------------------------------------------------------------------------------------------
 
     async def assign(self, command: MdevAssign) -> dict[str, object]:
-        """Use a device, or cease to.
+        """Use a device, or cease to; ``{"unreachable": TEXT}`` if nobody serves it.
 
         Raises:
             RefusedError: it cannot be used; says why.
@@ -211,6 +211,8 @@ class GuestMdevs:
             if name.startswith(VFIO_USER) and not device.over:
                 del self._devices[name]
                 await device.stop(_ASK_S)
+            if device.unreachable:
+                return {"unreachable": problem}
             raise RefusedError(problem)
         return device.shown()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from pvnet.core.errors import ConfigError, PvnetError
@@ -99,14 +100,12 @@ class MdevAdministration:
             case MdevAdmin.SHUTDOWN:
                 await run_operation(registry.shutdown(name))
             case MdevAdmin.SET:
-                for key, value in admin.attributes.items():
-                    await run_operation(registry.set(name, key, value))
-                    node.asked.setdefault(str(registry.find(name).name), {})[key] = value
+                await self._set(name, dict(admin.attributes))
                 return shown_mdev(node, registry.find(name))
             case MdevAdmin.ATTACH:
                 await node.attach(name, admin.path)
             case MdevAdmin.DETACH:
-                await node.detach(name)
+                await node.detach(name, admin.path)
             case MdevAdmin.ASSIGN:
                 self._assign(name, admin.partition)
             case MdevAdmin.MIGRATE:
@@ -120,6 +119,32 @@ class MdevAdministration:
             case verb:
                 raise MdevError(EINVAL, f"unknown verb {verb}")
         return {}
+
+    async def _set(self, name: str, wanted: Mapping[str, str]) -> None:
+        """Change attributes, all or none: those before one that is refused become again what they were asked to be."""
+        node, registry = self._node, self._node.registry
+        key_of = str(registry.find(name).name)
+        before = {**registry.attributes(name), **node.asked.get(key_of, {})}
+        changed: list[str] = []
+        try:
+            for key, value in wanted.items():
+                await run_operation(registry.set(name, key, value))
+                changed.append(key)
+        except MdevError as error:
+            stuck = [key for key in reversed(changed) if not await self._set_back(name, key, before)]
+            for key in stuck:
+                node.asked.setdefault(key_of, {})[key] = wanted[key]
+            if stuck:
+                raise error.within(f"{', '.join(sorted(stuck))} changed and cannot be set back") from None
+            raise
+        node.asked.setdefault(key_of, {}).update(wanted)
+
+    async def _set_back(self, name: str, key: str, before: Mapping[str, str]) -> bool:
+        try:
+            await run_operation(self._node.registry.set(name, key, before[key]))
+        except (MdevError, KeyError):
+            return False
+        return True
 
     def _assign(self, name: str, partition: str) -> None:
         node = self._node

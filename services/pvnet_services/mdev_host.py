@@ -298,12 +298,14 @@ class MdevHostNode:
             raise MdevError(EBUSY, f"mdev {name} is served at {self.sockets[key].path}: detach it first")
         return await self.moves.migrate(name, to, self.assigned.get(key, ""), self.asked.get(key, {}))
 
-    async def detach(self, name: str) -> None:
-        """Serve it there no more."""
+    async def detach(self, name: str, path: str = "") -> None:
+        """Serve it there no more; without ``path``, wherever it is served."""
         key = str(self.registry.find(name).name)
-        server = self.sockets.pop(key, None)
-        if server is None:
-            raise MdevError(ENOENT, f"mdev {name} is not served at a socket")
+        path, _ = split_snoop(path)
+        server = self.sockets.get(key)
+        if server is None or (path and Path(path) != server.path):
+            raise MdevError(ENOENT, f"mdev {name} is not served at {path[:200] or 'a socket'}")
+        del self.sockets[key]
         await server.stop("taken away")
         await stop_snoop(self.snoops.pop(key, None))
 

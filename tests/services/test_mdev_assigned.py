@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from behaviour_worlds import Loopback, eventually
 
 from pvnet.client.mdev import Mdevs
-from pvnet.core.errors import DeadlineError, RefusedError, UnreachableError
+from pvnet.core.errors import ConfigError, DeadlineError, RefusedError, UnreachableError
 from pvnet.mdev.errors import MdevError
 from pvnet.papr.errno import EBUSY
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.management_pb2 import Management, ManagementReply, MdevAdmin, MdevAssign, ShowStatus
 from pvnet.pb.v1.mdev_pb2 import MdevIrq
+from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.topology import Topology
 from pvnet.testing.in_process import InProcessLab
 from pvnet.transport.loopback import LoopbackNetwork
@@ -48,6 +51,7 @@ class Rig:
         self.lab = lab
         self.topology = lab.topology
         self.name = "assigned"
+        self.endpoint: Endpoint
         self.mdevs = Mdevs(self)  # type: ignore[arg-type]  # what it uses of a Lab is here
 
     async def command(self, node: str, command: Management, *, timeout: float) -> ManagementReply:
@@ -91,12 +95,13 @@ class Rig:
         await eventually(by_nobody)
 
 
-def scenario(test: Callable[[Rig], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-    async def run() -> None:
+def scenario(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    async def run(tmp_path: Path) -> None:
         async with InProcessLab(TOPOLOGY, Loopback(LoopbackNetwork())) as lab:
             rig = Rig(lab)
+            rig.endpoint = await lab.client()
             await rig.used(USED, "a")
-            await test(rig)
+            await (test(rig, tmp_path) if "tmp_path" in test.__annotations__ else test(rig))
 
     run.__name__, run.__doc__ = test.__name__, test.__doc__
     return run
@@ -145,11 +150,100 @@ async def test_what_is_assigned_is_found_without_another_command(rig: Rig) -> No
 @scenario
 async def test_what_is_assigned_to_a_partition_that_is_not_there_waits_for_it(rig: Rig) -> None:
     await rig.lab.stop("b")
-    with pytest.raises(UnreachableError):
-        await rig.mdevs.assign(LOOSE, "b")
+    assert await rig.mdevs.assign(LOOSE, "b") is False
     assert await rig.owner(LOOSE) == ("east", "b", None)
     await rig.lab.start("b")
     await rig.used(LOOSE, "b")
+    assert await rig.mdevs.assign(LOOSE, "b") is True
+
+
+@scenario
+async def test_what_waits_for_a_partition_that_is_off_can_be_released(rig: Rig) -> None:
+    await rig.lab.stop("b")
+    await rig.mdevs.assign(LOOSE, "b")
+    await rig.mdevs.release(LOOSE, "b")
+    assert await rig.owner(LOOSE) == ("east", "", None)
+    with pytest.raises(RefusedError, match="b does not use"):
+        await rig.mdevs.release(LOOSE, "b")
+    with pytest.raises(UnreachableError, match=r"b is not running .off"):
+        await rig.mdevs.assign("vfio-user:/somewhere", "b")
+    with pytest.raises(UnreachableError, match=r"b is not running .off"):
+        await rig.mdevs.file("b", "/dev/ttyS0").open()
+    with pytest.raises(ConfigError, match="nopart"):
+        rig.mdevs.file("nopart", "/dev/ttyS0")
+
+
+@scenario
+async def test_a_server_that_nobody_runs_is_not_reachable(rig: Rig) -> None:
+    with pytest.raises(UnreachableError, match="/nobody/listens"):
+        await rig.mdevs.assign("vfio-user:/nobody/listens", "b")
+    assert rig.guest("b").shown() == []
+
+
+@scenario
+async def test_a_host_that_is_silent_does_not_hide_the_others(rig: Rig) -> None:
+    rig.mdevs._timeout = 0.3
+    rig.lab.mdev_host("west").endpoint.on("management", lambda _: None)
+    shown, failed = await rig.mdevs.look()
+    assert [host["host"] for host in shown] == ["east"]
+    assert ["west did not answer" in str(error) for error in failed] == [True]
+    assert isinstance(failed[0], UnreachableError)
+    assert (await rig.mdevs.find(LOOSE))[0] == "east"
+    assert await rig.mdevs.parent_host("mtty", "east") == "east"
+    for asking in (
+        rig.mdevs.show(),
+        rig.mdevs.find("00000000-0000-4000-8000-000000000000"),
+        rig.mdevs.parent_host("mtty"),
+        rig.mdevs.parent_host("mtty", "west"),
+    ):
+        with pytest.raises(UnreachableError, match="west did not answer"):
+            await asking
+
+
+@scenario
+async def test_attributes_change_all_or_none(rig: Rig) -> None:
+    two = "ca4d0000-0000-4000-8000-00000000000d"
+    await rig.mdevs.create(two, "mtty", "mtty-2", {"port0": "none"}, host="west")
+
+    async def ports() -> list[str]:
+        attributes = (await rig.mdevs.find(two))[1]["attributes"]
+        return [attributes["port0"], attributes["port1"]]
+
+    with pytest.raises(RefusedError, match="warp:9"):
+        await rig.mdevs.set(two, {"port0": "loop", "port1": "warp:9"})
+    assert await ports() == ["none", "loop"]
+    await rig.mdevs.set(two, {"port0": "pty"})
+    with pytest.raises(RefusedError, match="EPERM"):
+        await rig.mdevs.set(two, {"port0": "none", "port1": "none", "traffic0": "1"})
+    now = await ports()
+    assert (now[0].startswith("pty:/dev/"), now[1]) == (True, "loop")
+    device = rig.device(two, "west")
+    assert rig.lab.mdev_host("west").asked[two] == {"port0": "pty"}
+    set_, wanted = device.set, []
+
+    def once(key: str, value: str) -> None:
+        wanted.append((key, value))
+        if wanted.count(("port1", "loop")):
+            raise MdevError(EBUSY, "not back")
+        set_(key, value)
+
+    device.set = once
+    with pytest.raises(RefusedError, match=r"port1 changed and cannot be set back: .*warp:9"):
+        await rig.mdevs.set(two, {"port1": "none", "port0": "warp:9"})
+    assert rig.lab.mdev_host("west").asked[two] == {"port0": "pty", "port1": "none"}
+
+
+@scenario
+async def test_a_socket_is_taken_away_where_it_is(rig: Rig, tmp_path: Path) -> None:
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    await rig.mdevs.attach(LOOSE, here)
+    with pytest.raises(RefusedError, match=r"not served at .*there .ENOENT"):
+        await rig.mdevs.detach(LOOSE, there)
+    assert os.path.exists(here)  # noqa: ASYNC240, PTH110
+    await rig.mdevs.detach(LOOSE, here)
+    assert not os.path.exists(here)  # noqa: ASYNC240, PTH110
+    with pytest.raises(RefusedError, match="ENOENT"):
+        await rig.mdevs.detach(LOOSE, here)
 
 
 @scenario
@@ -300,7 +394,7 @@ async def test_assigning_and_moving_at_once(rig: Rig) -> None:
                 rig.mdevs.assign(LOOSE, "b"), rig.mdevs.migrate(LOOSE, to), return_exceptions=True
             )
         assert not isinstance(moved, BaseException), moved
-        if assigned is not None:
+        if assigned is not True:
             assert isinstance(assigned, RefusedError), assigned
             assert "EBUSY" in str(assigned)
             await rig.mdevs.assign(LOOSE, "b")

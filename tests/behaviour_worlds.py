@@ -30,12 +30,12 @@ from pvnet.runtime.broker import Broker
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.topology import Topology, default_topology
 from pvnet.testing.broker import broker
-from pvnet.testing.in_process import InProcessLab, Network
+from pvnet.testing.in_process import InProcessLab, Loopback, Network
 from pvnet.testing.unix import UnixNetwork
 from pvnet.testing.virtual_loop import run_virtual
 from pvnet.transport.base import Port
 from pvnet.transport.link import LinkConfig
-from pvnet.transport.loopback import Faults, LoopbackNetwork, LoopbackPort
+from pvnet.transport.loopback import Faults, LoopbackNetwork
 from pvnet.transport.mqtt import MqttPort
 from pvnet.transport.uri import BrokerUrl
 
@@ -47,20 +47,6 @@ QUICK = LinkConfig(retransmit_s=0.05, retransmit_max_s=0.5)
 """Repeats lost frames well within the time-outs of the VMC, so that a loss never shows above the link."""
 
 _numbers = itertools.count(1)
-
-
-class Loopback:
-    """A loopback network as a ``Network``."""
-
-    def __init__(self, network: LoopbackNetwork) -> None:
-        self.loopback = network
-
-    def port(self, name: NodeName) -> Port:
-        return self.loopback.port(name)
-
-    async def kill(self, port: Port) -> None:
-        assert isinstance(port, LoopbackPort)
-        self.loopback.kill(port.name)
 
 
 class Mqtt:
@@ -170,10 +156,11 @@ WORLDS = [
 
 
 def topology(**tables: Any) -> Topology:
-    """The default topology without storage and network, with other tables; a lab name that no other scenario has."""
+    """The default topology without storage, network and mdevs, with other tables; a lab name that no other scenario has."""
     made = default_topology(f"b{next(_numbers)}")
     made.partitions[:] = [partition.model_copy(update={"scm": [], "venet": []}) for partition in made.partitions]
     made.switches.clear()
+    made.mdev_hosts.clear()
     return Topology.model_validate({**made.model_dump(by_alias=True), **tables})
 
 

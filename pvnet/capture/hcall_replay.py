@@ -21,28 +21,30 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pvnet.capture.expect import Difference, Expectation
-from pvnet.capture.hcall_trace import SCHEMA, TraceCall, TraceMeta, parse_hcall_trace
+from pvnet.capture.hcall_trace import SCHEMA, SCM_OPCODES, TraceCall, TraceMeta, parse_hcall_trace
 from pvnet.capture.jsonl import JsonObject
 from pvnet.capture.lore import Domain
 from pvnet.capture.model import LINKTYPE_HCALL, Record
 from pvnet.capture.slots import Value
 from pvnet.core.errors import ConfigError
 from pvnet.papr.hcall import HcallOpcode, rc_name
-from pvnet.papr.retry import wants_retry
+from pvnet.papr.retry import BusyRetry, wants_retry
 from pvnet.papr.signatures import SIGNATURES, Unit, describe
 
 _FIRST_REGISTER: Final = 4
 _ASK_AGAIN: Final = 10_000
 """Most repetitions of one call that stays busy."""
+_LONGEST_WAIT_S: Final = 1000.0
 _U64: Final = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class LivingCall:
-    """A call to be made now."""
+    """A call to be made, ``after_s`` seconds from now: as long as a busy answer asks to wait."""
 
     opcode: int
     args: tuple[int, ...]
+    after_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -96,7 +98,7 @@ class HcallReplay:
             args = list(asked.args)
             if at is not None and at < len(args) and outs:
                 args[at] = outs[0]
-            self._asked = LivingCall(call.opcode, tuple(args))
+            self._asked = LivingCall(call.opcode, tuple(args), _wait_s(rc))
             return self._asked
         if is_flush and wants_retry(call.rc) and rc == 0:
             self._finished.add((call.opcode, call.after.get(_FIRST_REGISTER, 0)))
@@ -158,8 +160,13 @@ class HcallReplay:
             return None
         outputs = signature.outputs if is_output and (call.rc >= 0) else ()
         table = outputs if number < len(outputs) else signature.inputs
-        if number < len(table) and table[number].unit is Unit.TOKEN:
-            return ("hcall token", "", int(call.opcode))
+        if number >= len(table):
+            return None
+        match table[number].unit:
+            case Unit.TOKEN:
+                return ("hcall token", "", int(call.opcode))
+            case Unit.ADDRESS if call.opcode in SCM_OPCODES:
+                return ("logical address", "")  # the hypervisor chooses where a device is mapped
         return None
 
     def _living(self, call: TraceCall, number: int, value: int) -> int:
@@ -173,8 +180,9 @@ class HcallReplay:
     def _same(
         self, call: TraceCall, number: int, recorded: int, ours: int, pending: dict[tuple[Domain, Value], Value]
     ) -> bool:
-        domain = self._domain(call, number, is_output=True) if wants_retry(call.rc) else None
-        if domain is None or 0 in (recorded, ours):
+        domain = self._domain(call, number, is_output=True)
+        is_over = domain is not None and domain[0] == "hcall token" and not wants_retry(call.rc)
+        if domain is None or is_over or 0 in (recorded, ours):
             return recorded == ours or (
                 number < len(call.args) and recorded == call.args[number] and self._kept(number, ours)
             )
@@ -183,6 +191,10 @@ class HcallReplay:
     def _kept(self, number: int, ours: int) -> bool:
         """Whether a register still has its argument, as recorded, though that was translated."""
         return self._asked is not None and number < len(self._asked.args) and ours == self._asked.args[number]
+
+
+def _wait_s(rc: int) -> float:
+    return BusyRetry(0.0, _LONGEST_WAIT_S).next(rc, 0.0) or 0.0
 
 
 def _token_at(opcode: int) -> int | None:

@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from pvnet.client import Lab
 from pvnet.client.mdev import Mdevs
 from pvnet.client.scm import ScmDevice
 from pvnet.client.vbus import VbusHost
-from pvnet.core.errors import PvnetError
+from pvnet.core.errors import ConfigError, PvnetError
 from pvnet.papr.hcall import HcallOpcode, rc_name
 from pvnet.pb.v1.management_pb2 import (
     IssueHcall,
@@ -68,14 +69,32 @@ def demo(
     broker: Annotated[
         str, typer.Option("--broker", metavar="embedded|mosquitto|URL", help="Default: mosquitto when installed.")
     ] = "auto",
+    loopback: Annotated[
+        bool, typer.Option("--loopback", help="In one process, on a clock of its own: every run is the same.")
+    ] = False,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=(1 << 63) - 1, help="With --loopback: which messages are late.")
+    ] = 0,
+    record: Annotated[
+        Path | None, typer.Option("--record", metavar="FILE", help="With --loopback: every message, as a capture.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start a lab of separate processes, run a real VMC session through all of them, show what happened."""
     show = Demo(as_json)
-    base = default_topology(f"demo-{os.getpid()}-{secrets.token_hex(2)}")
-    topology = base.model_copy(update={"broker": checked_broker(broker)})
+    name = "demo" if loopback else f"demo-{os.getpid()}-{secrets.token_hex(2)}"
+    topology = default_topology(name).model_copy(update={"broker": checked_broker(broker)})
     try:
-        messages = run(_demo(show, topology))
+        if loopback:
+            from pvnet.cli.demo_loopback import run_loopback
+
+            messages = run_loopback(topology, partial(_loopback_steps, show), seed=seed, record=record)
+        elif record is not None or seed:
+            raise ConfigError(
+                "--seed and --record: expected --loopback with them (or pvnet record, for a lab that runs)"
+            )
+        else:
+            messages = run(_demo(show, topology))
     except PvnetError as error:
         if as_json:
             say_json({"ok": False, "error": str(error), **_totals(show, 0)})
@@ -100,8 +119,6 @@ def demo(
 def checked_broker(use: str) -> BrokerConfig:
     """Return the broker configuration of a ``--broker`` option; ConfigError says what was expected."""
     from pydantic import ValidationError
-
-    from pvnet.core.errors import ConfigError
 
     try:
         return BrokerConfig(use=use)
@@ -129,6 +146,21 @@ def _next_commands() -> list[tuple[str, str]]:
     ]
 
 
+async def _loopback_steps(show: Demo, lab: Lab) -> int:
+    show.processes = 1
+    show.step("loopback", "all nodes in this process, virtual time")
+    return await _steps(show, lab)
+
+
+async def _steps(show: Demo, lab: Lab) -> int:
+    await _hcalls(show, lab)
+    await _session(show, lab)
+    await _power(show, lab)
+    await _scm(show, lab)
+    await _mdev(show, lab)
+    return await _messages(show, lab)
+
+
 async def _demo(show: Demo, topology: Topology) -> int:
     lab = Lab(topology)
     async with lab:
@@ -138,12 +170,7 @@ async def _demo(show: Demo, topology: Topology) -> int:
         pids = {n.name: n.pid for n in supervisor.nodes() if n.pid is not None}
         show.processes = len(pids) + 2  # lpar2, later, and this one
         show.step("processes", ", ".join(f"{name} {pid}" for name, pid in pids.items()), pids=pids)
-        await _hcalls(show, lab)
-        await _session(show, lab)
-        await _power(show, lab)
-        await _scm(show, lab)
-        await _mdev(show, lab)
-        messages = await _messages(show, lab)
+        messages = await _steps(show, lab)
     show.step("shut down", "no process, socket or file left behind")
     return messages
 

@@ -182,6 +182,8 @@ async def play_calls(endpoint: Endpoint, partition: str, replay: HcallReplay, pl
     async def one(due: Due) -> None:
         call = replay.next(due.record)
         while call is not None:
+            if call.after_s:
+                await asyncio.sleep(call.after_s)
             command = Management(issue_hcall=IssueHcall(opcode=call.opcode, args=call.args))
             reply = (await endpoint.call(partition, Envelope(management=command), timeout_s)).management_reply
             call = replay.answered(reply.rc, tuple(reply.outs))

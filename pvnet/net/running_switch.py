@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -10,6 +11,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from pvnet.core.machine import Note
+from pvnet.runtime.clock import is_virtual
 from pvnet.runtime.log import LEVELS
 from pvnet.vbus.packet import NetPort, Packet
 from pvnet.vbus.switch import Switch, SwitchOptions
@@ -28,12 +30,18 @@ class PacketSource(NetPort, Protocol):
 class RunningSwitch:
     """Owns a :class:`~pvnet.vbus.switch.Switch` on the running loop.
 
-    ``on_note`` hears its notes; without one they are logged.
+    ``on_note`` hears its notes; without one they are logged.  On a loop with a time of its own the switch's secret is
+    made of ``name`` and that time, so that every run is the same.
     """
 
-    def __init__(self, options: SwitchOptions | None = None, *, on_note: Callable[[Note], None] | None = None) -> None:
+    def __init__(
+        self, options: SwitchOptions | None = None, *, on_note: Callable[[Note], None] | None = None, name: str = ""
+    ) -> None:
         self._loop = asyncio.get_running_loop()
-        self.switch = Switch(os.urandom(32), options, note=on_note or _log_note)
+        secret = os.urandom(32)
+        if is_virtual(self._loop):
+            secret = hashlib.blake2b(f"{name} {self._loop.time()}".encode(), digest_size=32).digest()
+        self.switch = Switch(secret, options, note=on_note or _log_note)
         self._plugged: dict[str, SwitchPort] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._tick()

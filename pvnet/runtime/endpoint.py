@@ -36,6 +36,7 @@ from pvnet.core.machine import Note
 from pvnet.core.names import NodeName, check_name
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.lifecycle_pb2 import Lifecycle
+from pvnet.runtime.clock import Clock, system_clock
 from pvnet.runtime.log import LEVELS
 from pvnet.runtime.message_tap import MessageTap
 from pvnet.transport.base import Port
@@ -87,7 +88,9 @@ class Endpoint:
         role: str,
         incarnation: int | None = None,
         link: LinkConfig | None = None,
+        clock: Clock = system_clock,
     ) -> None:
+        self._clock = clock
         self.lab = check_name(lab, "lab")
         self.name = check_name(name)
         self.role = role
@@ -483,13 +486,14 @@ class Endpoint:
         self._port.set_state(state)
 
     def _state(self, phase: Lifecycle.Phase, text: str) -> bytes:
+        monotonic_ns, wall_ns = self._clock()
         envelope = Envelope(
             schema=SCHEMA_VERSION,
             lab=self.lab,
             source=self.name,
             source_incarnation=self.incarnation,
-            monotonic_ns=time.monotonic_ns(),
-            wall_ns=time.time_ns(),
+            monotonic_ns=monotonic_ns,
+            wall_ns=wall_ns,
         )
         state = envelope.lifecycle
         state.phase = phase
@@ -505,8 +509,7 @@ class Endpoint:
         return envelope.SerializeToString()
 
     def _send(self, destination: NodeName, envelope: Envelope) -> None:
-        envelope.monotonic_ns = time.monotonic_ns()
-        envelope.wall_ns = time.time_ns()
+        envelope.monotonic_ns, envelope.wall_ns = self._clock()
         self.counters["sent"] += 1
         outputs = self.link.send(destination, envelope, self._loop.time())
         if self.snoop:  # as it goes out: stream and number are filled in, unless it has to wait

@@ -24,12 +24,14 @@ from pvnet.core.errors import DeadlineError, PvnetError, RefusedError, Unreachab
 from pvnet.core.names import NodeName
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.management_pb2 import Management, ManagementReply, Partition, ShowStatus
+from pvnet.runtime.clock import loop_clock
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.service import Node, NodeConfig, NodeFactory
 from pvnet.runtime.topology import BRIDGE, HYPERVISOR, SUPERVISOR, Topology
 from pvnet.runtime.topology_mdev import MDEV_HOST
 from pvnet.transport.base import Port
 from pvnet.transport.link import LinkConfig
+from pvnet.transport.loopback import LoopbackNetwork, LoopbackPort
 from pvnet_services.bridge import BridgeNode
 from pvnet_services.hypervisor import HypervisorNode
 from pvnet_services.manager import ManagerNode
@@ -53,6 +55,22 @@ class Network(Protocol):
         """End the node behind ``port`` as ``kill -9`` does: it says and hears nothing more."""
 
 
+class Loopback:
+    """A loopback network as a :class:`Network`."""
+
+    def __init__(self, network: LoopbackNetwork) -> None:
+        self.loopback = network
+
+    def port(self, name: NodeName) -> Port:
+        """Return a new port."""
+        return self.loopback.port(name)
+
+    async def kill(self, port: Port) -> None:
+        """Cut it off."""
+        assert isinstance(port, LoopbackPort)
+        self.loopback.kill(port.name)
+
+
 class InProcessLab:
     """See the module's text.  ``timeout`` (seconds) is that of devices and sessions made here."""
 
@@ -70,6 +88,8 @@ class InProcessLab:
         self._incarnation = 1000
         self._changing: set[str] = set()
         self._starting: dict[str, asyncio.Future[None]] = {}
+        self.snoop: list[Callable[[str, Envelope], None]] = []
+        """Get every message of every node that is made from now on."""
         self._scratch = tempfile.TemporaryDirectory(prefix="pvnet-lab-")
         """What is the lab's directory in ``pvnet up``."""
         self.supervisor: Endpoint
@@ -168,7 +188,11 @@ class InProcessLab:
         self._incarnation += 1
         port = self._ports[name] = self.network.port(NodeName(name))
         lab = self.topology.lab.name
-        endpoint = Endpoint(port, lab=lab, name=name, role=role, incarnation=self._incarnation, link=self._link)
+        clock = loop_clock(asyncio.get_running_loop())
+        endpoint = Endpoint(
+            port, lab=lab, name=name, role=role, incarnation=self._incarnation, link=self._link, clock=clock
+        )
+        endpoint.snoop += self.snoop
         await endpoint.start()
         return endpoint
 
@@ -249,7 +273,13 @@ class InProcessLab:
     # --- the platform part of management commands ---------------------------------------------------------------------
 
     def _management(self, envelope: Envelope) -> None:
-        if envelope.source != HYPERVISOR:
+        if envelope.management.HasField("show_status"):
+            nodes = [
+                {"name": name, "state": "running" if name in self.nodes else "off"} for name in self.topology.node_names
+            ]
+            answer = ManagementReply(status_json=json.dumps({"nodes": nodes}))
+            self.supervisor.reply(envelope, Envelope(management_reply=answer))
+        elif envelope.source != HYPERVISOR:
             self.supervisor.refuse(envelope, f"only the {HYPERVISOR} may ask")
         else:
             self.supervisor.spawn(self._answer(envelope), "management")

@@ -7,9 +7,8 @@ asks it to.  What does not fit into the transmit ring waits in a bounded queue.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Final
 
@@ -44,6 +43,7 @@ class GuestStack:
         self._loop = asyncio.get_running_loop()
         self._clock = fine_clock(self._loop)
         self._waiting: deque[bytes] = deque()
+        self._identifier = 0
         self._pings: dict[int, tuple[Ping, asyncio.Future[PingResult]]] = {}
         self._targets: dict[int, IPv4Address] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -124,7 +124,8 @@ class GuestStack:
             )
         if len(self._pings) >= _PINGS:
             raise RefusedError(f"{_PINGS} pings are under way")
-        identifier = secrets.choice([i for i in range(0x10000) if i not in self._pings])
+        self._identifier = next(i for i in _identifiers_after(self._identifier) if i not in self._pings)
+        identifier = self._identifier
         ping = Ping(
             identifier=identifier,
             count=command.count,
@@ -185,3 +186,8 @@ class GuestStack:
             "neighbours": self.responder.neighbours(),
             "counters": {**self.responder.counters, **self.counters},
         }
+
+
+def _identifiers_after(last: int) -> Iterator[int]:
+    """All identifiers of echo requests, each once, those that were not used for longest first."""
+    return ((last + step) & 0xFFFF for step in range(1, 0x10001))

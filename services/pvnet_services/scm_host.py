@@ -62,6 +62,7 @@ class ScmHost:
     def __init__(self, endpoint: Endpoint, topology: Topology, directory: str) -> None:
         self._endpoint = endpoint
         self._feed: Callable[[ExtensionInput], None]
+        self._directory = directory
         self.storages: dict[tuple[str, int], ScmStorage] = {}
         configs: list[ScmDeviceConfig] = []
         stores: dict[tuple[str, int], MetadataStore] = {}
@@ -172,10 +173,15 @@ class ScmHost:
                 return ManagementReply(status=ManagementReply.MALFORMED, text=text)
         return ManagementReply()
 
+    def _shown(self, path: Path) -> str:
+        """Name a file: within the lab's directory from there on, so that two runs say the same."""
+        directory = Path(self._directory)
+        return str(path.relative_to(directory)) if self._directory and path.is_relative_to(directory) else str(path)
+
     def status(self) -> list[dict[str, object]]:
         """What ``show_status`` says of the devices."""
         return [
-            {"partition": partition, "drc": drc, "file": str(storage.blocks.path), "flushes": storage.flushes}
+            {"partition": partition, "drc": drc, "file": self._shown(storage.blocks.path), "flushes": storage.flushes}
             for (partition, drc), storage in self.storages.items()
         ]
 

@@ -57,7 +57,7 @@ class HostedSwitch:
         def noted(note_: Note) -> None:
             note(Note(note_.event, (("switch", config.name), *note_.fields), note_.level))
 
-        self.running = RunningSwitch(options, on_note=noted)
+        self.running = RunningSwitch(options, on_note=noted, name=config.name)
         self.opened: dict[str, OpenPort | None] = {}
         """By the text they were opened with; None while one is being opened."""
 

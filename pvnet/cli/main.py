@@ -50,6 +50,7 @@ VERBS: Final = (
     Verb("convert", "convert", "convert", "Convert captures and recordings; read logs of other software."),
     Verb("hcall", "hcall", "hcall", "Have a partition make one hypervisor call."),
     Verb("show", "show", "show", "Show a capture, a recording or a log, one line per message."),
+    Verb("chart", "chart", "chart", "Draw a capture: sequence diagram, page to look through, plots."),
     Verb("replay", "replay", "replay", "Play a recording: as a node of a running lab, or to look at."),
     Verb("conformance", "conformance", "conformance", "Run recordings of real machines and compare."),
     Verb("bench", "bench", "bench", "Measure, side by side with other software."),

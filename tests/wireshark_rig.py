@@ -1,0 +1,145 @@
+"""Runs tshark with our plugin, as a user who is not root (root's tshark loads no Lua), and reads what it shows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pvnet.capture.decode import FIELDS, Decoded, FieldType
+from pvnet.capture.model import Interface
+from pvnet.capture.pvcap import CaptureWriter, make_info
+
+ROOT = Path(__file__).parents[1]
+PLUGIN = ROOT / "deploy/wireshark/pvnet.lua"
+NOBODY = 65534
+
+
+@dataclass
+class Packet:
+    """One packet as tshark shows it."""
+
+    fields: dict[str, list[str]] = field(default_factory=dict)
+    """Texts of all fields by name."""
+
+    def ours(self) -> dict[str, list[int | str | bool]]:
+        """Values of our fields by their names in :data:`FIELDS`."""
+        found: dict[str, list[int | str | bool]] = {}
+        for name, texts in self.fields.items():
+            spec = FIELDS.get(name.removeprefix("pvnet."))
+            if spec is not None and name.startswith("pvnet."):
+                found[spec.name] = [_value(spec.type, text) for text in texts]
+        return found
+
+    @property
+    def broken(self) -> list[str]:
+        """Names of items that say that a dissector failed."""
+        return [name for name in self.fields if name.startswith(("_ws.malformed", "_ws.lua.error"))]
+
+    @property
+    def problems(self) -> list[str]:
+        """Names of our expert items."""
+        return [name for name in self.fields if name.startswith("pvnet.") and name.endswith(".problem")]
+
+
+def _value(kind: FieldType, text: str) -> int | str | bool:
+    if kind is FieldType.BOOL:
+        return text in ("1", "True")
+    if kind in (FieldType.STRING, FieldType.BYTES):
+        return text
+    return int(text, 0)
+
+
+def expected(decoded: Decoded, only: Iterable[str] = ()) -> dict[str, list[int | str | bool]]:
+    """What :meth:`Packet.ours` has to be; ``only``: layers.  Ethernet and IP are Wireshark's own."""
+    found: dict[str, list[int | str | bool]] = {}
+    for item in decoded.fields():
+        layer = item.name.partition(".")[0]
+        if layer in ("ethernet", "ip") or (only and layer not in only) or item.value is None:
+            continue
+        value = item.value.hex(":") if isinstance(item.value, bytes) else item.value
+        found.setdefault(item.name, []).append(value)
+    return found
+
+
+class Tshark:
+    """tshark with the plugin, in a directory that everybody may read."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.plugin = directory / "pvnet.lua"
+        shutil.copy(PLUGIN, self.plugin)
+        self.plugin.chmod(0o644)
+
+    def __call__(self, capture: Path, *arguments: str, check: bool = True) -> str:
+        """Return the standard output for a capture."""
+        command = ["tshark", "-X", f"lua_script:{self.plugin}", "-r", "-", *arguments]
+        with capture.open("rb") as data:
+            run = self.run(command, stdin=data)
+        if check:
+            assert run.returncode == 0, run.stderr
+            assert "lua" not in run.stderr.lower(), run.stderr
+        return run.stdout if check else run.stdout + run.stderr
+
+    def run(self, command: Sequence[str], *, stdin: object = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:
+        """Run a command as nobody in particular."""
+        drop = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        environment = {**os.environ, "HOME": str(self.directory), "XDG_CONFIG_HOME": str(self.directory)}
+        return subprocess.run(
+            command, stdin=stdin, capture_output=True, text=True, env=environment, cwd=self.directory, check=False,
+            timeout=90, **drop,
+        )  # fmt: skip
+
+    def packets(self, capture: Path, *arguments: str) -> list[Packet]:
+        """Every packet with all its fields; pcapng's custom blocks, which tshark 4 shows as packets, left out."""
+        return list(_packets(self(capture, "-T", "pdml", *arguments)))
+
+
+def _packets(pdml: str) -> Iterator[Packet]:
+    packet, is_custom = Packet(), False
+    parser = ET.XMLPullParser(["start", "end"])
+    parser.feed(pdml)
+    for event, element in parser.read_events():
+        name = element.get("name", "")
+        if event == "start" and element.tag in ("field", "proto") and name:
+            packet.fields.setdefault(name, []).append(element.get("show", ""))
+            is_custom |= name == "frame" and element.get("showname", "").startswith("PCAPNG Custom Block")
+        elif event == "end" and element.tag == "packet":
+            if not is_custom:
+                yield packet
+            packet, is_custom = Packet(), False
+            element.clear()
+
+
+@contextmanager
+def tshark_for_tests() -> Iterator[Tshark]:
+    """A tshark that loads the plugin; skips where none can."""
+    with tempfile.TemporaryDirectory(prefix="pvnet-tshark-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        made = Tshark(directory)
+        try:
+            run = made.run(["tshark", "-G", "fields", "-X", f"lua_script:{made.plugin}"])
+        except PermissionError:
+            pytest.skip("cannot run tshark as a user who is not root")
+        if run.returncode and "ermission denied" in run.stderr:
+            pytest.skip("a user who is not root cannot read the directory for temporary files")
+        assert "pvnet.vmc.type" in run.stdout, run.stderr
+        yield made
+
+
+def write_capture(file: Path, records: Iterable[tuple[int, bytes]], name: str = "lpar1/call") -> Path:
+    """Write records of (link type, bytes), one second apart."""
+    with file.open("wb") as out:
+        writer = CaptureWriter(out.write, make_info())
+        for number, (link_type, data) in enumerate(records):
+            writer.record(Interface(name, link_type), 1_700_000_000_000_000_000 + number * 1_000_000_000, data)
+    return file

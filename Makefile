@@ -4,6 +4,7 @@
 #   make test              all tests            (ARGS=... goes to pytest)
 #   make interop           fetch a foreign hypervisor and run the tests against it
 #   make test-pythons      the tests on every Python that is installed
+#   make fuzz              5 million mutated inputs for every reader (ARGS='--inputs 100000', '--seconds 60', --help)
 #   make soak              the tests that kill processes, many times over (an hour)
 #   make cover             branch coverage of the pure packages, at least 95 %
 #   make lint              ruff, mypy, import rules, generated code up to date
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo test interop test-pythons soak cover lint format bench proto clean
+.PHONY: help setup dev demo test interop test-pythons fuzz soak cover lint format bench proto clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -49,6 +50,10 @@ test: $(VENV)/.dev
 interop: $(VENV)/.dev
 	@.ci/interop.sh || [ $$? -eq 77 ]
 	$(BIN)/python -m pytest tests/interop $(ARGS)
+
+# Damaged files, messages and expressions; what fails is written down with the command that shows it again.
+fuzz: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -W error -m fuzz $(ARGS)
 
 # What `make test` does a few times at random moments, here hundreds of times.
 soak: $(VENV)/.dev

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Final
 
 from pvnet.capture.model import CaptureInfo, Direction, Interface
-from pvnet.capture.pvcap import CaptureWriter
+from pvnet.capture.pvcap import CaptureWriter, make_info
 from pvnet.client import Lab
-from pvnet.client.recorder import capture_info
 from pvnet.core.errors import ConfigError
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.runtime.log import configure_logging
+from pvnet.runtime.snoop import topology_json
 from pvnet.runtime.topology import Topology
 from pvnet.testing.in_process import InProcessLab, Loopback
 from pvnet.testing.virtual_loop import run_virtual
@@ -55,7 +55,7 @@ def run_loopback(topology: Topology, steps: Callable[[Lab], Awaitable[int]], *, 
     try:
         with record.open("wb") as file:
             # The machine is left out: the same run makes the same file everywhere.
-            info = capture_info(topology.model_dump_json(by_alias=True))
+            info = make_info(topology_json(topology))
             info.hardware = info.os = ""
             return run_virtual(_lab(topology, steps, seed, _Recording(file.write, info)))
     except OSError as error:

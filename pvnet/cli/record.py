@@ -14,6 +14,8 @@ from pvnet.cli.run import JsonOption, LabOption, run, say, say_json
 from pvnet.client import Lab
 from pvnet.core.errors import ConfigError
 
+_FOR_EVER_S = 1 << 30
+
 
 def record(
     output: Annotated[
@@ -49,8 +51,9 @@ def record(
 
 
 async def _record(output: Path, snaplen: int, seconds: float | None, lab_name: str | None) -> dict[str, int]:
-    from pvnet.capture.pvcap import CaptureWriter
-    from pvnet.client.recorder import Recorder, capture_info
+    from pvnet.capture.pvcap import CaptureWriter, make_info
+    from pvnet.client.recorder import Recorder
+    from pvnet.runtime.snoop import topology_json
 
     with ExitStack() as files:
         async with AsyncExitStack() as stack:
@@ -59,7 +62,7 @@ async def _record(output: Path, snaplen: int, seconds: float | None, lab_name: s
                 file = sys.stdout.buffer if str(output) == "-" else files.enter_context(output.open("wb"))
             except OSError as error:
                 raise ConfigError(f"--output {output}: {error.strerror}") from None
-            writer = CaptureWriter(file.write, capture_info(lab.topology.model_dump_json(by_alias=True)))
+            writer = CaptureWriter(file.write, make_info(topology_json(lab.topology)))
             recorder = await stack.enter_async_context(Recorder(lab, writer, snaplen=snaplen))
             for problem in recorder.problems:
                 sys.stderr.write(f"pvnet: {problem}\n")
@@ -67,11 +70,11 @@ async def _record(output: Path, snaplen: int, seconds: float | None, lab_name: s
             sys.stderr.flush()
             most = len(recorder.nodes)
             try:
-                await asyncio.sleep(seconds if seconds is not None else 1 << 30)
-            except asyncio.CancelledError:
+                await asyncio.sleep(seconds if seconds is not None else _FOR_EVER_S)
+            except asyncio.CancelledError:  # Ctrl-C or SIGTERM: the ordinary end of a recording
                 task = asyncio.current_task()
-                if task is None or not task.uncancel():
-                    pass  # Ctrl-C or SIGTERM: the ordinary end of a recording
+                assert task is not None
+                task.uncancel()
             most = max(most, len(recorder.nodes))
         file.flush()
         return {

@@ -12,21 +12,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
-import platform
 import socket
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
-
-import pvnet
-from pvnet.capture.model import LINKTYPE_ENVELOPE, CaptureInfo, Direction, Interface
+from pvnet.capture.model import LINKTYPE_ENVELOPE, Direction, Interface
+from pvnet.capture.pvcap import CaptureWriter
 from pvnet.client.lab import Lab
 from pvnet.core.errors import PvnetError, WireError
-from pvnet.pb.v1 import envelope_pb2
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.management_pb2 import Management, Tap
 from pvnet.runtime.message_tap import BUFFER_BYTES, HELLO, PACKET_MAX, TapRecord, decode
@@ -40,56 +36,6 @@ _ORDER_S: Final = 0.1
 """How long a record waits for earlier ones of other nodes."""
 
 
-class Writer(Protocol):
-    """What is written to (:class:`~pvnet.capture.pvcap.CaptureWriter`)."""
-
-    def record(
-        self,
-        interface: Interface,
-        time_ns: int | None,
-        data: bytes,
-        *,
-        direction: Direction = ...,
-        original_bytes: int = ...,
-        comment: str = ...,
-    ) -> None:
-        """Write a record."""
-        ...
-
-    def statistics(self, received: dict[str, int], dropped: dict[str, int]) -> None:
-        """Write how many there were, and how many were lost."""
-        ...
-
-
-def schema() -> bytes:
-    """Return the descriptors of all messages, as a serialized FileDescriptorSet: imports before their users."""
-    found = FileDescriptorSet()
-    done: set[str] = set()
-
-    def add(file: object) -> None:
-        name = file.name  # type: ignore[attr-defined]
-        if name in done:
-            return
-        done.add(name)
-        for each in file.dependencies:  # type: ignore[attr-defined]
-            add(each)
-        file.CopyToProto(found.file.add())  # type: ignore[attr-defined]
-
-    add(envelope_pb2.DESCRIPTOR)
-    return found.SerializeToString(deterministic=True)
-
-
-def capture_info(topology_json: str) -> CaptureInfo:
-    """Return what a capture made here says of itself."""
-    return CaptureInfo(
-        application=f"pvnet {pvnet.__version__}",
-        hardware=platform.machine(),
-        os=f"{platform.system()} {platform.release()}",
-        topology=topology_json,
-        schema=schema(),
-    )
-
-
 class _Source:
     """The socket of one node."""
 
@@ -101,7 +47,7 @@ class _Source:
 class Recorder:
     """See the module's text; ``async with``.  ``snaplen``: bytes of memory contents per record, 0 for none."""
 
-    def __init__(self, lab: Lab, writer: Writer, *, snaplen: int = 0) -> None:
+    def __init__(self, lab: Lab, writer: CaptureWriter, *, snaplen: int = 0) -> None:
         self.received: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.nodes: set[str] = set()

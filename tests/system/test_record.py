@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from pvnet.capture.model import LINKTYPE_ENVELOPE, LINKTYPE_ETHERNET, LINKTYPE_MEMORY, Direction, Record
-from pvnet.capture.pvcap import CaptureWriter, open_capture
+from pvnet.capture.pvcap import CaptureWriter, make_info, open_capture
 from pvnet.client import Lab
-from pvnet.client.recorder import Recorder, capture_info
+from pvnet.client.recorder import Recorder
 from pvnet.client.vbus import VbusHost
+from pvnet.runtime.snoop import topology_json
 from pvnet.runtime.topology import Topology, default_topology
 
 
@@ -25,7 +26,7 @@ def small(name: str, *, unix: bool) -> Topology:
 async def recorded(lab: Lab, file: Path, snaplen: int) -> Recorder:
     """Echoes over the VMC, a partition powered on, pings to it: into ``file``."""
     with file.open("wb") as out:
-        writer = CaptureWriter(out.write, capture_info(lab.topology.model_dump_json(by_alias=True)))
+        writer = CaptureWriter(out.write, make_info(topology_json(lab.topology)))
         async with Recorder(lab, writer, snaplen=snaplen) as recorder:
             session = lab.vmc_session("recorded")
             async with session:

@@ -16,13 +16,13 @@ from typing import Final
 from pvnet.capture.chart_detail import Details
 from pvnet.capture.chart_fold import Fold, find_folds
 from pvnet.capture.chart_series import Bins
-from pvnet.capture.chart_text import channel_of, shape, short
+from pvnet.capture.chart_text import channel_of, counted, shape, short
 from pvnet.capture.decode import Decoded, decode
 from pvnet.capture.decode_fields import printable
 from pvnet.capture.filter import Filter
 from pvnet.capture.model import LINKTYPE_ETHERNET, LINKTYPE_MEMORY, Record
 from pvnet.capture.show_text import said
-from pvnet.capture.summary import call_name, error_of
+from pvnet.capture.summary import call_name, duration, error_of
 from pvnet.capture.violations import Violations
 
 MAX_NODES: Final = 32
@@ -40,8 +40,8 @@ _MAX_WRONG: Final = 8
 class Event:
     """One message of the chart.
 
-    ``target`` is empty for what happens at one node: frames on a network, memory, marks, states.  ``asked`` is the
-    message that this one answers, None when it answers none that the chart has.
+    ``source`` is empty for a mark, which is at no node; ``target`` is empty for what happens at one node: frames on a
+    network, memory, states.  ``asked`` is the message that this one answers, None when the chart does not have it.
     """
 
     number: int
@@ -93,6 +93,13 @@ class ChartOptions:
     keep: int = KEPT
     details: bool = False
     """Keep fields and bytes too, for a page that shows them."""
+
+    def within(self, time_ns: int | None, first_ns: int | None) -> bool:
+        """Whether a record is in the window; one without a time is when there is none."""
+        if time_ns is None or first_ns is None:
+            return self.start_s is None and self.end_s is None
+        at = (time_ns - first_ns) / 1e9
+        return (self.start_s is None or at >= self.start_s) and (self.end_s is None or at <= self.end_s)
 
 
 @dataclass(slots=True)
@@ -150,7 +157,7 @@ class Collector:
             return
         self._density.add("", self._now, len(record.data))
         source, target = _ends(decoded)
-        if not self._is_within() or not self._is_between(source, target):
+        if not options.within(self._now, 0) or not self._is_between(source, target):
             return
         self._total += 1
         self._violations += len(wrong)
@@ -175,13 +182,10 @@ class Collector:
             self._recent.popitem(last=False)
         return False
 
-    def _is_within(self) -> bool:
-        at = self._now / 1e9
-        start, end = self._options.start_s, self._options.end_s
-        return (start is None or at >= start) and (end is None or at <= end)
-
     def _is_between(self, source: str, target: str) -> bool:
         nodes = self._options.nodes
+        if not source:
+            return True
         if len(nodes) < 2:
             return not nodes or nodes[0] in {source, target}
         return source in nodes and (not target or target in nodes)
@@ -252,7 +256,7 @@ class Collector:
             return (shown if self._options.nodes else arranged(shown, self._events)), 0
         busy = {name for name, _count in counts.most_common(MAX_NODES - 1)} - {OTHERS}
         for event in self._events:
-            event.source = event.source if event.source in busy else OTHERS
+            event.source = event.source if event.source in busy or not event.source else OTHERS
             event.target = event.target if event.target in busy or not event.target else OTHERS
         return [*arranged([name for name in shown if name in busy], self._events), OTHERS], len(shown) - len(busy)
 
@@ -286,11 +290,21 @@ def arranged(names: Sequence[str], events: Iterable[Event]) -> list[str]:
 
 
 def _ends(decoded: Decoded) -> tuple[str, str]:
-    """Return between which lifelines a record is; the second is empty when it is at one only."""
+    """Return between which lifelines a record is; the second is empty when it is at one only, both for a mark."""
     node = decoded.record.interface.node
+    if decoded.kind == "mark":
+        return "", ""
     if decoded.record.interface.link_type in {LINKTYPE_ETHERNET, LINKTYPE_MEMORY} or not decoded.source:
         return node or "?", ""
     return decoded.source, "" if decoded.destination == decoded.source else decoded.destination
+
+
+def headline(chart: Chart) -> str:
+    """Return how much there is, in one line."""
+    return (
+        f"{counted(chart.total, 'message')} between {counted(len(chart.nodes), 'node')} in {duration(chart.span_ns)}, "
+        f"{counted(chart.violations, 'violation')}"
+    )
 
 
 def collect(records: Iterable[Record], options: ChartOptions | None = None, title: str = "") -> Chart:

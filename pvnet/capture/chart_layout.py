@@ -12,7 +12,7 @@ from typing import Final
 
 from pvnet.capture.chart import Chart, Event
 from pvnet.capture.chart_fold import Fold
-from pvnet.capture.chart_text import columns, fit
+from pvnet.capture.chart_text import columns, fit, shape
 from pvnet.capture.summary import duration
 
 CHAR: Final = 6.65
@@ -86,7 +86,7 @@ class Layout:
 def lay_out(chart: Chart, limit: int) -> Layout:
     """Place at most ``limit`` arrows."""
     steps = list(_steps(chart, limit))
-    xs, width = _columns(chart, [chart.events[index] for index, _fold in steps])
+    xs, width = place(chart, [chart.events[index] for index, _fold in steps])
     out = Layout(chart.nodes, xs, width)
     gaps = _long_gaps(chart, steps)
     y = 6.0
@@ -134,17 +134,19 @@ def _steps(chart: Chart, limit: int) -> Iterator[tuple[int, Fold | None]]:
         at = at + 1 if fold is None else fold.end
 
 
-def _columns(chart: Chart, events: list[Event]) -> tuple[dict[str, float], float]:
+def place(chart: Chart, events: list[Event]) -> tuple[dict[str, float], float]:
     """Place the lifelines: a gap is as wide as nine of ten labels between its two ends need."""
-    place = {name: number for number, name in enumerate(chart.nodes)}
+    places = {name: number for number, name in enumerate(chart.nodes)}
     wanted: list[list[int]] = [[] for _name in chart.nodes]
     for event in events:
-        first = place[event.source]
+        if not event.source:
+            continue
+        first = places[event.source]
         room = columns(event.label) + (0 if event.latency_ns is None else 12)
         if event.is_local:
             wanted[first].append(room)
-        elif abs(place[event.target] - first) == 1:
-            wanted[min(first, place[event.target])].append(room)
+        elif abs(places[event.target] - first) == 1:
+            wanted[min(first, places[event.target])].append(room)
     xs: dict[str, float] = {}
     x = float(LEFT + 60)
     for number, name in enumerate(chart.nodes):
@@ -175,7 +177,7 @@ def _frame(chart: Chart, fold: Fold, top: float, width: float) -> Frame:
     events = chart.events[fold.start : fold.start + fold.period]
     last = chart.events[fold.end - 1]
     calls = dict.fromkeys(event.call for event in events if event.call)
-    what = ", ".join(calls) or ", ".join(dict.fromkeys(event.kind for event in events))
+    what = ", ".join(calls or dict.fromkeys(shape(event.label) for event in events))
     took = duration(last.time_ns - events[0].time_ns)
     trips = " round trips" if calls and any(event.is_reply for event in events) else ""
     count = f"{fold.count * fold.period} messages, {took}"
@@ -206,7 +208,7 @@ def _label(chart: Chart, layout: Layout, arrow: Arrow) -> str:
 
 
 def _room(layout: Layout, event: Event) -> float:
-    x = layout.xs[event.source]
+    x = layout.xs.get(event.source, LEFT)
     if event.is_local:
         return layout.width - x - 30
     return abs(layout.xs[event.target] - x) - PAD

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from pvnet.capture.chart import Chart, Event
+from pvnet.capture.chart import Chart, Event, headline
 from pvnet.capture.chart_layout import CHAR, LEFT, NOTE_ROW, TAIL, Arrow, Bar, Frame, Layout, lay_out
-from pvnet.capture.chart_text import CHANNELS, columns, escape, fit, seconds
+from pvnet.capture.chart_text import CHANNELS, columns, counted, escape, fit, seconds
 from pvnet.capture.summary import duration
 
 MAX_ARROWS: Final = 300
@@ -23,7 +23,7 @@ _STYLE: Final = """
 text{font:11px ui-monospace,"DejaVu Sans Mono",Menlo,Consolas,monospace;fill:#1b1b1f}
 .h{font-size:15px;font-weight:bold}.s{fill:#4a4a52}.t{text-anchor:end;fill:#4a4a52}.c{text-anchor:middle}
 .l{stroke:#fff;stroke-width:4;stroke-linejoin:round;paint-order:stroke}.e{fill:#8a1c1c}
-.w{fill:#b00020;font-weight:bold}.n{font-weight:bold;text-anchor:middle}
+.b{font-style:italic}.w{fill:#b00020;font-weight:bold}.n{font-weight:bold;text-anchor:middle}
 .life{stroke:#b4b6bd;stroke-width:1}.box{fill:#f1f2f5;stroke:#8a8d96}
 .frame{fill:#f3e3b0;fill-opacity:.38;stroke:#8a6d1a;stroke-dasharray:5 3}
 .f{font-weight:bold;fill:#4d3c08;stroke:#fbf6e4}
@@ -84,12 +84,8 @@ def _colours() -> str:
 
 
 def _describe(chart: Chart, layout: Layout) -> str:
-    folds = f", {len(layout.frames)} repeats drawn once" if layout.frames else ""
-    wrong = f", {chart.violations} violations" if chart.violations else ", no violations"
-    return (
-        f"{chart.total} messages between {len(layout.names)} nodes in {duration(chart.span_ns)}; {len(layout.arrows)} "
-        f"arrows for {layout.shown} of them{folds}{wrong}"
-    )
+    folds = f", {counted(len(layout.frames), 'repeat')} drawn once" if layout.frames else ""
+    return f"{headline(chart)}; {counted(len(layout.arrows), 'arrow')} for {layout.shown} of them{folds}"
 
 
 def _notes(chart: Chart, layout: Layout) -> list[str]:
@@ -201,10 +197,14 @@ def _bar(bar: Bar) -> str:
 
 def _arrow(arrow: Arrow, layout: Layout, span_ns: int) -> str:
     event, y = arrow.event, arrow.y
-    x = layout.xs[event.source]
+    x = layout.xs.get(event.source, LEFT)
     is_wrong = bool(event.error or event.wrong)
     style = "l e" if is_wrong else "l"
-    if event.is_local:
+    if not event.source:
+        line = f'<path class="a" d="M{LEFT - 14} {y - 4:.0f}h12"/>'
+        label = f'<text class="{style} b" x="{LEFT + 4}" y="{y:.0f}">{escape(arrow.label)}</text>'
+        mark_x = x
+    elif event.is_local:
         line = f'<circle class="p" cx="{x:.1f}" cy="{y - 4:.0f}" r="4"/>'
         label = f'<text class="{style}" x="{x + 12:.1f}" y="{y:.0f}">{escape(arrow.label)}</text>'
         mark_x = x
@@ -232,7 +232,7 @@ def _arrow(arrow: Arrow, layout: Layout, span_ns: int) -> str:
 
 def _title(arrow: Arrow) -> str:
     event: Event = arrow.event
-    ends = event.source if event.is_local else f"{event.source} to {event.target}"
+    ends = event.source or "mark" if event.is_local else f"{event.source} to {event.target}"
     out = f"#{event.number} {ends}, {event.kind}, {event.size} bytes: {fit(event.text, _TITLE)}"
     if event.asked_number:
         took = "" if event.latency_ns is None else f" after {duration(event.latency_ns)}"

@@ -108,6 +108,11 @@ def fit(text: str, room: int) -> str:
     return "".join(out).rstrip() + "…" if room > 0 else ""
 
 
+def counted(number: int, what: str) -> str:
+    """Return ``1 node``, ``2 nodes``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def seconds(ns: int, span_ns: int) -> str:
     """Return a time since the first record, as exact as the span shown needs."""
     digits = 3 if span_ns >= 100_000_000_000 else 6 if span_ns >= 1_000_000 else 9

@@ -322,6 +322,8 @@ class SerialLine(Protocol):
 
     address: str
     """As a user reaches it: ``pty:/dev/pts/4``, ``tcp-listen:127.0.0.1:4711``."""
+    lost: int
+    """Optional: bytes that it took and nobody got, because nobody was connected or whoever was has gone."""
 
     def send(self, data: bytes) -> int:
         """Send bytes out; returns how many it took (:meth:`LineReceiver.writable` follows if not all)."""

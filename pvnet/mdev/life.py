@@ -20,6 +20,7 @@ from pvnet.mdev.bus_driver import VfioBusDriver
 from pvnet.mdev.device import DriverServices, MdevDriver
 from pvnet.mdev.errors import MdevError
 from pvnet.mdev.events import EVENTS, EventList
+from pvnet.mdev.life_attributes import shown
 from pvnet.mdev.life_bind import register_driver, unregister_driver
 from pvnet.mdev.life_create import create, hidden_one, reveal
 from pvnet.mdev.life_objects import BoundDriver, BusDriver, MakeVfio, Mdev, Parent, ParentState, Tables, Vfio
@@ -171,7 +172,7 @@ class Registry:
         :raises MdevError: EINVAL, ENODEV, EAGAIN, or as the device says.
         """
         mdev = self.find(name)
-        return ask(self.tables.note, f"attributes of {mdev.name}", lambda: dict(mdev.works.attributes()))
+        return ask(self.tables.note, f"attributes of {mdev.name}", lambda: shown(mdev.works.attributes()))
 
     def read_only(self, name: str | MdevName) -> frozenset[str]:
         """Return the keys of those attributes of a device that can never be set.

@@ -5,19 +5,16 @@ Spec: mdev 1.7, 3.1, 3.2, 2 (R12, R15 to R19, R33), 9.1 (A3, A4, A10, A11, A13).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Final
 
 from pvnet.mdev.device import MdevDevice
 from pvnet.mdev.errors import MdevError
+from pvnet.mdev.life_attributes import ATTRIBUTE, check_asked
 from pvnet.mdev.life_bind import bind, unbind
 from pvnet.mdev.life_objects import Mdev, MdevState, ParentState, Tables
 from pvnet.mdev.life_steps import Op, attempt, vendor
 from pvnet.mdev.mdev_uuid import MdevName
 from pvnet.papr.errno import EINVAL, ENODEV, ENOENT
-
-ATTRIBUTE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 
 def create(
@@ -25,11 +22,13 @@ def create(
 ) -> Op[Mdev]:
     """Make a device of the type with this full name; whatever fails, nothing is left of it.
 
-    Checks in this order: the parent is there, its type is, the name is free, the parent has room; then the vendor
-    creates it, its attributes are read, and a bus driver begins to serve it.
+    Checks in this order: the attributes, the parent is there, its type is, the name is free, the parent has room; then
+    the vendor creates it, its attributes are read, and a bus driver begins to serve it.
 
-    :raises MdevError: ENODEV, ENOENT, EEXIST, EUSERS; else as vendor or bus driver say, as a pool's ENOSPC.
+    :raises MdevError: EINVAL as :func:`~pvnet.mdev.life_attributes.check_asked`; ENODEV, ENOENT, EEXIST, EUSERS; else
+        as vendor or bus driver say, as a pool's ENOSPC.
     """
+    check_asked(attributes)
     parent = tables.parents.get(parent_name)
     if parent is None or parent.state is not ParentState.REGISTERED:
         raise MdevError(ENODEV, f"parent {parent_name}")

@@ -11,6 +11,7 @@ from typing import Final
 
 from pvnet.mdev.device import DriverServices, MdevDriver, MdevType, ParentOps
 from pvnet.mdev.errors import MdevError
+from pvnet.mdev.life_attributes import check_asked
 from pvnet.mdev.life_objects import MdevState, Parent, ParentState, Tables
 from pvnet.mdev.life_remove import take_away
 from pvnet.mdev.life_steps import Op, Patience, attempt, vendor, wait_for
@@ -27,13 +28,14 @@ def register_parent(
 ) -> Op[Parent]:
     """Make a parent; its name is taken from the first step on, and nobody sees it before the last.
 
-    :raises MdevError: EINVAL name, driver or what the driver made is unusable; EEXIST the name is taken; else as the
-        vendor driver says.
+    :raises MdevError: EINVAL name, attributes, driver or what the driver made is unusable; EEXIST the name is taken;
+        else as the vendor driver says.
     """
     if PARENT_NAME.fullmatch(name) is None:
         raise MdevError(EINVAL, f"parent name {name!r}")
     if name in tables.parents:
         raise MdevError(EEXIST, f"parent {name}")
+    check_asked(attributes)
     parent = tables.parents[name] = Parent(name, driver, dict(attributes))
     try:
         yield from vendor(tables.note, f"check of the driver of {name}", lambda: check_driver(driver))

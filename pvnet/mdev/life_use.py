@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pvnet.mdev.errors import MdevError
+from pvnet.mdev.life_attributes import check_asked
 from pvnet.mdev.life_objects import Mdev, MdevState, Tables, Vfio
 from pvnet.mdev.life_steps import Op, attempt, vendor
 from pvnet.mdev.mdev_uuid import MdevName
@@ -117,8 +118,10 @@ def shutdown(tables: Tables, uuid: str) -> Op[int]:
 def set_attribute(tables: Tables, name: MdevName, key: str, value: str) -> Op[None]:
     """Change an attribute of a device.
 
-    :raises MdevError: ENODEV, EAGAIN, EBUSY a migration is under way; else as the device says.
+    :raises MdevError: EINVAL as :func:`~pvnet.mdev.life_attributes.check_asked`; ENODEV, EAGAIN, EBUSY a migration is
+        under way; else as the device says.
     """
+    check_asked({key: value})
     mdev = tables.free(tables.find(name))
     with tables.held(mdev):
         yield from vendor(tables.note, f"set {key} of {mdev.name}", lambda: mdev.works.set(key, value))

@@ -122,16 +122,20 @@ def parse_integer(data: bytes, bits: int) -> int:
         body = body[2:]
     digits = body[: len(body) - len(body.lstrip(_DIGITS[base]))]
     if not digits:
-        raise MdevError(EINVAL, f"{data!r} is no number")
+        raise MdevError(EINVAL, f"{_quoted(data)} is no number")
     value = int(digits.lstrip(b"0")[:80] or b"0", base)
     # Beyond 64 bits the original's parser gave up before it looked at what follows; below it looked first.
     if value >= 2**64:
-        raise MdevError(ERANGE, f"{data!r} is too large")
+        raise MdevError(ERANGE, f"{_quoted(data)} is too large")
     if body[len(digits) :] not in {b"", b"\n"}:
-        raise MdevError(EINVAL, f"{data!r} is no number")
+        raise MdevError(EINVAL, f"{_quoted(data)} is no number")
     if value >= 1 << bits:
-        raise MdevError(ERANGE, f"{data!r} is too large")
+        raise MdevError(ERANGE, f"{_quoted(data)} is too large")
     return value
+
+
+def _quoted(data: bytes) -> str:
+    return repr(data[:80].decode(errors="backslashreplace"))
 
 
 def parse_instance(data: bytes) -> int:

@@ -59,6 +59,8 @@ class SerialPort:
         self.plug: _Plug | None = None
         self.sent = 0
         self.received = 0
+        self._lost = 0
+        """Of lines that were connected before."""
         self._came = b""
         """Was taken out of a line, here or where the card comes from; goes to the UART before anything else."""
         self._left = b""
@@ -72,8 +74,12 @@ class SerialPort:
 
     @property
     def traffic(self) -> str:
-        """Bytes, as an attribute."""
-        return f"sent {self.sent} received {self.received} lost {self.uart.lost}"
+        """Bytes, as an attribute: what the line took, what came, what nobody got.
+
+        Lost are bytes that came into a full UART, and those of ``sent`` that the line took while nobody was connected.
+        """
+        lost = self.uart.lost + self._lost + _lost_by(self._line)
+        return f"sent {self.sent} received {self.received} lost {lost}"
 
     def connect(self, uri: str) -> None:
         """Change the line; the old one stays if the new one cannot be had.
@@ -96,6 +102,7 @@ class SerialPort:
         line, self._line, self.plug = self._line, None, None
         if line is not None:
             line.close()
+            self._lost += _lost_by(line)
 
     def receive(self, data: bytes) -> int:
         """Let the UART have bytes of the line."""
@@ -158,3 +165,8 @@ class SerialPort:
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Cancellable | None:
         """Time passes only while somebody has the card open."""
         return self._card.call_later(delay_s, callback)
+
+
+def _lost_by(line: SerialLine | None) -> int:
+    lost: int = getattr(line, "lost", 0)
+    return lost

@@ -39,6 +39,7 @@ from typing import Final, TypeAlias
 from pvnet.mdev import rfc
 from pvnet.mdev.errors import MdevError
 from pvnet.mdev.life import Registry
+from pvnet.mdev.life_attributes import shown
 from pvnet.mdev.life_objects import Mdev, Parent
 from pvnet.mdev.life_steps import Op, ask
 from pvnet.mdev.mdev_uuid import parse_create, parse_integer
@@ -190,8 +191,8 @@ class Tree:
         ops = parent.ops
         if ops is None:
             raise MdevError(ENODEV, f"parent {parent.name}")
-        shown = ask(self._registry.tables.note, f"attributes of {parent.name}", lambda: dict(ops.attributes()))
-        return {key: _text(value) for key, value in shown.items()}
+        found = ask(self._registry.tables.note, f"attributes of {parent.name}", lambda: shown(ops.attributes()))
+        return {key: _text(value) for key, value in found.items()}
 
     def _type(self, parent: Parent, full: str) -> dict[str, Node]:
         kind = parent.types[full]

@@ -17,6 +17,7 @@ class StreamLine(SerialLine):
 
     def __init__(self, address: str, receiver: LineReceiver) -> None:
         self.address = address
+        self.lost = 0
         self._receiver = receiver
         self._loop = asyncio.get_running_loop()
         self._fd = -1
@@ -35,6 +36,7 @@ class StreamLine(SerialLine):
     def send(self, data: bytes) -> int:
         """Send out; while nobody is connected the bytes are lost."""
         if self._fd < 0:
+            self.lost += len(data)
             return len(data)
         sent = 0
         if not self._outward:
@@ -43,6 +45,7 @@ class StreamLine(SerialLine):
             except BlockingIOError:
                 pass
             except OSError:  # reading tells why
+                self.lost += len(data)
                 return len(data)
             if sent == len(data):
                 return sent
@@ -115,6 +118,7 @@ class StreamLine(SerialLine):
             self._loop.remove_reader(fd)
             self._loop.remove_writer(fd)
             self._close_fd()
+        self.lost += len(self._outward)
         self._outward.clear()
         if self._is_owed:
             self._loop.call_soon(self._tell_writable)

@@ -45,8 +45,12 @@ class NoLine(SerialLine):
 
     address = "none"
 
+    def __init__(self) -> None:
+        self.lost = 0
+
     def send(self, data: bytes) -> int:
         """Lose them."""
+        self.lost += len(data)
         return len(data)
 
     def resume(self) -> None:
@@ -68,6 +72,7 @@ class PairedLine(SerialLine):
 
     def __init__(self, address: str, receiver: LineReceiver) -> None:
         self.address = address
+        self.lost = 0
         self.peer: PairedLine | None = None
         self.on_close: Callable[[], None] = lambda: None
         self._receiver = receiver
@@ -88,6 +93,7 @@ class PairedLine(SerialLine):
     def send(self, data: bytes) -> int:
         """Send to the other end."""
         if self.peer is None:
+            self.lost += len(data)
             return len(data)
         taken = data[: self._room]
         self._sent += taken
@@ -137,10 +143,12 @@ class PairedLine(SerialLine):
             return
         self._is_closed = True
         peer, self.peer = self.peer, None
+        self.lost += len(self._sent)
         self._sent.clear()
         if peer is not None and peer is not self:
             peer.peer = None
             peer._due()  # there is room again ...
+            peer.lost += len(peer._sent)
             peer._sent.clear()  # ... since what it has sent is lost
         self.on_close()
 

@@ -127,7 +127,7 @@ class MdevAdministration:
         before = {**registry.attributes(name), **node.asked.get(key_of, {})}
         changed: list[str] = []
         try:
-            for key, value in wanted.items():
+            for key, value in sorted(wanted.items()):
                 await run_operation(registry.set(name, key, value))
                 changed.append(key)
         except MdevError as error:

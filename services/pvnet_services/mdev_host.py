@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pvnet.capture.snoop import SnoopSink
 from pvnet.core.errors import ConfigError, PvnetError
@@ -35,6 +35,7 @@ from pvnet.runtime.service import NodeConfig, run_service
 from pvnet.runtime.snoop import open_sink, split_snoop, stop_snoop
 from pvnet.runtime.topology import Topology
 from pvnet.runtime.topology_mdev import MdevConfig
+from pvnet.transport.link import PeerDown
 from pvnet.vfio.server import VfioUserServer
 from pvnet.vfio.services import Services
 from pvnet_services.attach_snoop import vfio_user_tap
@@ -49,6 +50,8 @@ DRIVERS_GROUP: Final = "pvnet.mdev"
 _OTHERS_S: Final = 0.3
 """How long a starting host looks for other hosts that may have its devices."""
 _ASK_S: Final = 5.0
+_CLAIM_S: Final = 0.02
+"""Pause before other hosts are asked again that are making a device of the same UUID."""
 
 
 def load_drivers(log: Callable[[str, str], None]) -> dict[str, MdevDriver]:
@@ -112,6 +115,11 @@ class MdevHostNode:
         """Device: the partition that it is for."""
         self.asked: dict[str, dict[str, str]] = {}
         """Device: attributes that it was made with or given later, as they were written."""
+        self.claims: set[str] = set()
+        """UUIDs of devices that are being made here; other hosts are told."""
+        self._away: dict[str, str] = {}
+        """Device of the topology: the host that it has been moved to."""
+        endpoint.on_peer_down.append(self._peer_down)
         MdevAdministration(self)
 
     def _driver_failed(self, name: str, why: str) -> None:
@@ -125,6 +133,7 @@ class MdevHostNode:
             await self._register_parents()
         except MdevError as error:
             raise ConfigError(f"mdev host {self.endpoint.name}: {error}") from None
+        self.claims = {config.uuid for config in self._config.mdevs}
         elsewhere = await self._elsewhere() if self._config.mdevs else {}
         for config in self._config.mdevs:
             if config.uuid in elsewhere:
@@ -135,6 +144,7 @@ class MdevHostNode:
                 await self._make(config)
             except PvnetError as error:
                 raise ConfigError(f"mdev host {self.endpoint.name}: mdev {config.uuid}: {error}") from None
+        self.claims.clear()
         for partition in self.topology.partitions:
             self.endpoint.watch(partition.name)
         self.endpoint.ready(f"{len(self.registry.parents())} parents, {len(self.registry.mdevs())} devices")
@@ -161,22 +171,27 @@ class MdevHostNode:
             self.assigned[str(mdev.name)] = config.partition
         if config.vfio_user is not None:
             await self.attach(str(mdev.name), config.vfio_user)
+        fields = (("mdev", str(mdev.name)), ("type", config.type), ("parent", config.parent))
+        self.endpoint.note(Note("mdev_made", fields, "info"))
 
     async def _elsewhere(self) -> dict[str, str]:
         """Return the devices that other hosts have, and which of them has each."""
-        found: dict[str, str] = {}
-        for other in self.topology.mdev_hosts:
-            if other.name == self.endpoint.name:
-                continue
-            command = Management(mdev=MdevAdmin(verb=MdevAdmin.SHOW))
-            try:
-                await self.endpoint.wait_peer(other.name, timeout=_OTHERS_S)
-                reply = await self.endpoint.call(other.name, Envelope(management=command), _ASK_S, wait_for_peer=False)
-                shown = json.loads(reply.management_reply.status_json)
-            except (PvnetError, ValueError):
-                continue  # it starts as we do
-            found |= {mdev["name"]: other.name for mdev in shown["mdevs"]}
-        return found
+        return {mdev["name"]: other["host"] for other in await self._others() for mdev in other["mdevs"]}
+
+    async def _others(self) -> list[dict[str, Any]]:
+        """Return what the other hosts show, those that are there."""
+        names = [other.name for other in self.topology.mdev_hosts if other.name != self.endpoint.name]
+        return [shown for shown in await asyncio.gather(*map(self._other, names)) if shown is not None]
+
+    async def _other(self, name: str) -> dict[str, Any] | None:
+        command = Management(mdev=MdevAdmin(verb=MdevAdmin.SHOW))
+        try:
+            await self.endpoint.wait_peer(name, timeout=_OTHERS_S)
+            reply = await self.endpoint.call(name, Envelope(management=command), _ASK_S, wait_for_peer=False)
+            shown: dict[str, Any] = json.loads(reply.management_reply.status_json)
+        except (PvnetError, ValueError):
+            return None  # it starts as we do
+        return shown
 
     async def stop(self) -> None:
         """Leave: users lose their devices."""
@@ -203,21 +218,34 @@ class MdevHostNode:
     async def create_new(self, parent: str, type_name: str, name: str, attributes: Mapping[str, str]) -> Mdev:
         """Make a device whose UUID no other host of this lab has.
 
-        Others are asked again afterwards: of two hosts that make the same at once, one at least sees the other's.
+        Of several hosts that make the same at once, that with the smallest name does: each says which it is making
+        before it asks the others; one that hears of a smaller name gives up, one that hears of a greater waits until
+        that one has given up, or is found to have made it before.
         """
-        await self._check_new(name)
-        mdev = await self.create(parent, type_name, name, attributes)
+        key = name.lower()
+        if key in self.claims:
+            raise MdevError(EEXIST, f"mdev {name[:80]} is being made")
+        self.claims.add(key)
         try:
-            await self._check_new(name)
-        except MdevError:
-            await self.remove(name, force=True, patience_s=0.0)
-            raise
-        return mdev
+            await self._check_new(key)
+            return await self.create(parent, type_name, name, attributes)
+        finally:
+            self.claims.discard(key)
 
-    async def _check_new(self, name: str) -> None:
-        host = (await self._elsewhere()).get(name.lower())
-        if host is not None:
-            raise MdevError(EEXIST, f"mdev {name} is at {host}")
+    async def _check_new(self, key: str) -> None:
+        until = asyncio.get_running_loop().time() + _ASK_S
+        while True:
+            others = await self._others()
+            making = [other["host"] for other in others if key in other["claims"]]
+            for other in others:
+                host = other["host"]
+                if host not in making and any(mdev["name"] == key for mdev in other["mdevs"]):
+                    raise MdevError(EEXIST, f"mdev {key[:80]} is at {host}")
+            if not making:
+                return
+            if min(making) < self.endpoint.name or asyncio.get_running_loop().time() > until:
+                raise MdevError(EEXIST, f"mdev {key[:80]} is being made at {min(making)}")
+            await asyncio.sleep(_CLAIM_S)
 
     async def remove(self, name: str, *, force: bool, patience_s: float) -> None:
         """Remove a device; its user has ``patience_s`` seconds to let go."""
@@ -296,7 +324,10 @@ class MdevHostNode:
         key = str(self.registry.find(name).name)
         if key in self.sockets:  # a client could come in the middle of it
             raise MdevError(EBUSY, f"mdev {name} is served at {self.sockets[key].path}: detach it first")
-        return await self.moves.migrate(name, to, self.assigned.get(key, ""), self.asked.get(key, {}))
+        moved = await self.moves.migrate(name, to, self.assigned.get(key, ""), self.asked.get(key, {}))
+        if key in {config.uuid for config in self._config.mdevs}:
+            self._away[key] = to
+        return moved
 
     async def detach(self, name: str, path: str = "") -> None:
         """Serve it there no more; without ``path``, wherever it is served."""
@@ -311,6 +342,7 @@ class MdevHostNode:
 
     def _arrived(self, name: str, partition: str, attributes: Mapping[str, str]) -> None:
         self.asked[name] = dict(attributes)
+        self._away.pop(name, None)
         if partition:
             self.assigned[name] = partition
             self.offer(name)
@@ -323,6 +355,22 @@ class MdevHostNode:
                 self.sessions.tell(partition)
         except MdevError:
             return  # whoever ends the removal without success offers it then
+
+    def _peer_down(self, event: PeerDown) -> None:
+        """A host has died, perhaps with devices that the topology gives to us."""
+        lost = [name for name, host in self._away.items() if host == event.node]
+        for name in lost:
+            del self._away[name]
+        if lost:
+            self.endpoint.spawn(self._tell_lost(lost, event.node), "lost devices")
+
+    async def _tell_lost(self, names: list[str], host: str) -> None:
+        elsewhere = await self._elsewhere()  # it may have moved on
+        for name in names:
+            if name in elsewhere:
+                self._away[name] = elsewhere[name]
+            else:
+                self.endpoint.note(Note("mdev_lost_with_host", (("mdev", name), ("host", host)), "warning"))
 
     def _departed(self, name: str) -> None:
         self.assigned.pop(name, None)

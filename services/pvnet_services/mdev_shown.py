@@ -29,7 +29,7 @@ def shown_host(node: MdevHostNode) -> dict[str, Any]:
             {"name": name, "driver": parent.driver.name, "device_api": parent.driver.device_api, "types": types}
         )
     mdevs = [shown_mdev(node, mdev) for mdev in node.registry.mdevs().values()]
-    return {"host": node.endpoint.name, "parents": parents, "mdevs": mdevs}
+    return {"host": node.endpoint.name, "parents": parents, "mdevs": mdevs, "claims": sorted(node.claims)}
 
 
 def _available(node: MdevHostNode, parent: str, full: str) -> int:

@@ -254,6 +254,17 @@ def test_a_port_can_be_connected_to_something_else_at_any_time() -> None:
     assert rig.card.attributes()["traffic0"] == "sent 3 received 19 lost 0"
 
 
+def test_what_lines_have_lost_is_counted_also_of_those_before() -> None:
+    rig = hands()
+    rig.line(0).lost = 5  # type: ignore[attr-defined]
+    assert rig.card.attributes()["traffic0"] == "sent 0 received 0 lost 5"
+    rig.card.set("port0", "hand:2")
+    assert rig.card.attributes()["traffic0"] == "sent 0 received 0 lost 5"
+    rig.line(2).lost = 2  # type: ignore[attr-defined]
+    assert rig.card.attributes()["traffic0"] == "sent 0 received 0 lost 7"
+    assert rig.card.attributes()["traffic1"] == "sent 0 received 0 lost 0"
+
+
 def test_bytes_that_a_line_has_at_once_arrive_when_it_is_the_ports() -> None:
     rig = hands(1)
 

@@ -24,7 +24,9 @@ from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.topology import Topology
 from pvnet.testing.in_process import InProcessLab
 from pvnet.transport.loopback import LoopbackNetwork
+from pvnet.vfio.client import VfioUserClient
 from pvnet_services.mdev_host import MdevHostNode
+from pvnet_services.note_limit import BURST
 
 CARD = "ca4d0000-0000-4000-8000-00000000000a"
 OTHER = "ca4d0000-0000-4000-8000-00000000000b"
@@ -175,16 +177,91 @@ async def test_a_uuid_is_given_once_in_a_lab() -> None:
         for name in (CARD, CARD.upper()):
             with pytest.raises(RefusedError, match=r"at east.*EEXIST"):
                 await admin(lab, "west", MdevAdmin.CREATE, name=name, parent="mtty", type="mtty-1")
-        both = await asyncio.gather(
-            *(
-                admin(lab, node, MdevAdmin.CREATE, name=OTHER, parent="mtty", type="mtty-1")
-                for node in ("east", "west")
-            ),
-            return_exceptions=True,
-        )
-        made = [each for each in both if not isinstance(each, RefusedError)]
-        shown = [m["name"] for node in ("east", "west") for m in (await admin(lab, node, MdevAdmin.SHOW))["mdevs"]]
-        assert shown.count(OTHER) == len(made) <= 1
+
+
+HOSTS = ("east", "middle", "west")
+THREE = Topology.model_validate({"lab": {"name": "three"}, "mdev_host": [{"name": name} for name in HOSTS]})
+
+
+async def made_at(lab: InProcessLab, name: str) -> list[str]:
+    return [n for n in HOSTS if name in {m["name"] for m in (await admin(lab, n, MdevAdmin.SHOW))["mdevs"]}]
+
+
+async def test_of_hosts_that_make_the_same_at_once_one_does() -> None:
+    async with InProcessLab(THREE, Loopback(LoopbackNetwork())) as lab:
+        for turn in range(8):
+            name, spellings = f"{OTHER[:-4]}{turn:04x}", (str.upper, str.lower)
+            results = await asyncio.gather(
+                *(
+                    admin(lab, node, MdevAdmin.CREATE, name=spellings[turn % 2](name), parent="mtty", type="mtty-1")
+                    for node in (*HOSTS[turn % 3 :], *HOSTS[: turn % 3], HOSTS[turn % 3])
+                ),
+                return_exceptions=True,
+            )
+            failed = [str(each) for each in results if isinstance(each, BaseException)]
+            assert len(failed) == 3, failed
+            assert all("EEXIST" in each for each in failed), failed
+            assert len(await made_at(lab, name)) == 1
+        assert not any(lab.mdev_host(node).claims for node in HOSTS)
+
+
+async def test_a_host_that_waits_for_a_greater_name_finds_what_that_has_made() -> None:
+    async with InProcessLab(THREE, Loopback(LoopbackNetwork())) as lab:
+        west, slow, creating = lab.mdev_host("west"), asyncio.Event(), asyncio.Event()
+        create = west.create
+
+        async def later(*args: Any) -> Any:
+            creating.set()
+            await slow.wait()
+            return await create(*args)
+
+        west.create = later  # type: ignore[method-assign]
+        first = asyncio.ensure_future(admin(lab, "west", MdevAdmin.CREATE, name=OTHER, parent="mtty", type="mtty-1"))
+        await creating.wait()
+        second = asyncio.ensure_future(admin(lab, "east", MdevAdmin.CREATE, name=OTHER, parent="mtty", type="mtty-1"))
+        with pytest.raises(RefusedError, match=r"is being made at east|is being made at west"):
+            await admin(lab, "middle", MdevAdmin.CREATE, name=OTHER, parent="mtty", type="mtty-1")
+        assert not second.done()
+        slow.set()
+        assert (await first)["name"] == OTHER
+        with pytest.raises(RefusedError, match=r"is at west .EEXIST"):
+            await second
+        assert await made_at(lab, OTHER) == ["west"]
+
+
+async def test_a_device_that_dies_where_it_has_moved_to_is_missed() -> None:
+    async with InProcessLab(TOPOLOGY, Loopback(LoopbackNetwork())) as lab:
+        east = lab.mdev_host("east")
+        assert east.endpoint.counters["mdev_made"] == 2
+        await admin(lab, "east", MdevAdmin.MIGRATE, name=CARD, host="west")
+        await admin(lab, "west", MdevAdmin.MIGRATE, name=CARD, host="east")
+        await lab.crash("west")
+        await lab.start("west")
+        await (await lab.client()).wait_peer("west", timeout=30.0)
+        assert east.endpoint.counters["mdev_lost_with_host"] == 0
+        await east.endpoint.wait_peer("west", timeout=30.0)
+        await admin(lab, "east", MdevAdmin.MIGRATE, name=CARD, host="west")
+        await lab.crash("west")
+        async with asyncio.timeout(30.0):
+            while not east.endpoint.counters["mdev_lost_with_host"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert east.endpoint.counters["mdev_lost_with_host"] == 1
+        assert [m["name"] for m in (await admin(lab, "east", MdevAdmin.SHOW))["mdevs"]] == [USED]
+        await lab.stop("east")
+        await lab.start("east")
+        assert lab.mdev_host("east").endpoint.counters["mdev_made"] == 2
+        await lab.start("west")
+
+
+async def test_clients_that_come_and_go_do_not_fill_the_log(tmp_path: Path) -> None:
+    async with InProcessLab(TOPOLOGY, Loopback(LoopbackNetwork())) as lab:
+        path, host = str(tmp_path / "s"), lab.mdev_host("east")
+        await admin(lab, "east", MdevAdmin.ATTACH, name=CARD, path=path)
+        for _ in range(2 * BURST):
+            async with await VfioUserClient.connect(path):
+                pass
+        assert host.endpoint.counters["vfio_user_client"] == 2 * BURST
+        assert host.endpoint.counters["notes_not_logged"] >= BURST
 
 
 async def test_a_removal_that_does_not_wait_takes_nothing_away() -> None:

@@ -67,6 +67,40 @@ def test_loop_brings_back_what_there_is_room_for(kind: str) -> None:
     run_on(kind, main)
 
 
+def test_what_nobody_gets_is_counted(tmp_path: Path) -> None:
+    async def main() -> None:
+        hub = PortHub()
+        for uri in ("none", "port:a", "pty", "tcp-listen:127.0.0.1:0", f"unix:{tmp_path}/nobody"):
+            with Port(uri, hub) as port:
+                assert port.line.lost == 0
+                assert port.send(b"to nobody") == 9
+                assert port.send(b"!") == 1
+                assert port.line.lost == 10, uri
+        with Port("loop") as port:
+            port.send(b"back")
+            await turns()
+            assert (port.got, port.line.lost) == (b"back", 0)
+            port.send(b"late")
+            port.line.close()
+            assert port.line.lost == 4
+        with Port("port:b", hub) as one:
+            with Port("port:b", hub, room=0) as other:
+                one.send(b"waits")
+                await turns()
+                assert other.send(b"comes") == 5
+                await until(lambda: one.got == b"comes")
+                assert one.line.lost == 0
+            assert one.line.lost == 5
+            assert other.line.lost == 0
+        with Port(f"unix-listen:{tmp_path}/s") as port:
+            port.line.put(b"waits")
+            assert port.line.lost == 0
+            port.line.close()
+            assert port.line.lost == 5
+
+    run_on("uvloop", main)
+
+
 @LOOP_KINDS
 def test_two_ports_of_one_name(kind: str) -> None:
     async def main() -> None:

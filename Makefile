@@ -1,7 +1,7 @@
 # Everything runs in a private virtual environment below $(VENV); nothing is installed anywhere else.
 #
 #   make demo              run the whole lab once
-#   make test              all tests            (ARGS=... goes to pytest)
+#   make test              all tests            (ARGS=... goes to pytest; JOBS=1: one after another)
 #   make interop           fetch a foreign hypervisor and run the tests against it
 #   make test-pythons      the tests on every Python that is installed
 #   make fuzz              5 million mutated inputs for every reader (ARGS='--inputs 100000', '--seconds 60', --help)
@@ -14,6 +14,8 @@
 # directory behind that looks like one.
 
 VENV ?= .venv
+# Tests wait more than they compute: one process more than there are CPUs.
+JOBS ?= $(shell expr $$(nproc) + 1)
 BIN := $(VENV)/bin
 ARGS ?=
 
@@ -44,7 +46,7 @@ demo: $(VENV)/.ok
 	@$(BIN)/pvnet demo $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 # Foreign software, as Debian ships it, on the other end.  Where it cannot be had the tests are skipped, by name.
 interop: $(VENV)/.dev
@@ -71,7 +73,7 @@ test-pythons:
 
 # Branch coverage of the packages that are pure functions of their input; the others are judged by what they do.
 cover: $(VENV)/.dev
-	$(BIN)/python -m pytest -q tests/core tests/memory tests/papr tests/ring tests/vmc tests/scm tests/vbus tests/mdev \
+	$(BIN)/python -m pytest -q -n $(JOBS) tests/core tests/memory tests/papr tests/ring tests/vmc tests/scm tests/vbus tests/mdev \
 	  --cov=pvnet.core --cov=pvnet.memory --cov=pvnet.papr --cov=pvnet.ring --cov=pvnet.vmc --cov=pvnet.scm \
 	  --cov=pvnet.vbus --cov=pvnet.mdev --cov-branch \
 	  --cov-report=term-missing:skip-covered --cov-fail-under=95 $(ARGS)

@@ -81,22 +81,30 @@ class Tshark:
 
     def __call__(self, capture: Path, *arguments: str, check: bool = True) -> str:
         """Return the standard output for a capture."""
-        command = ["tshark", "-X", f"lua_script:{self.plugin}", "-r", "-", *arguments]
-        with capture.open("rb") as data:
-            run = self.run(command, stdin=data)
+        copy = self.directory / "capture.pcapng"  # -2 wants a file, and the original may lie where only root can read
+        shutil.copyfile(capture, copy)
+        copy.chmod(0o644)
+        run = self.run(["tshark", "-X", f"lua_script:{self.plugin}", "-r", str(copy), *arguments])
         if check:
             assert run.returncode == 0, run.stderr
             assert "lua" not in run.stderr.lower(), run.stderr
         return run.stdout if check else run.stdout + run.stderr
 
-    def run(self, command: Sequence[str], *, stdin: object = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:
+    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Run a command as nobody in particular."""
         drop = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
         environment = {**os.environ, "HOME": str(self.directory), "XDG_CONFIG_HOME": str(self.directory)}
         return subprocess.run(
-            command, stdin=stdin, capture_output=True, text=True, env=environment, cwd=self.directory, check=False,
-            timeout=90, **drop,
-        )  # fmt: skip
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=self.directory,
+            check=False,
+            timeout=90,
+            **drop,
+        )
 
     def packets(self, capture: Path, *arguments: str) -> list[Packet]:
         """Every packet with all its fields; pcapng's custom blocks, which tshark 4 shows as packets, left out."""

@@ -4,6 +4,7 @@
 file of its plugin directory by itself, in no stated order.
 """
 
+# ruff: noqa: INP001  (a script)
 from __future__ import annotations
 
 import sys
@@ -23,7 +24,20 @@ from pvnet.transport.envelope import REPLY_BODIES, SCHEMA_VERSION
 
 HERE: Final = Path(__file__).resolve().parent
 OUTPUT: Final = HERE / "pvnet.lua"
-PARTS: Final = ("base", "protobuf", "json", "payload", "crq", "hcall", "vbus", "vfio", "frame", "envelope", "register")
+PARTS: Final = (
+    "base",
+    "protobuf",
+    "json",
+    "payload",
+    "crq",
+    "hcall",
+    "memory",
+    "vbus",
+    "vfio",
+    "frame",
+    "envelope",
+    "register",
+)
 """Files of ``parts`` in the order in which they are needed."""
 
 _HEAD: Final = """\

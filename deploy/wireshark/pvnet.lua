@@ -2406,6 +2406,85 @@ function P.body_hcall_reply(ctx, layer, buf, message)
 end
 end
 
+do -- parts/memory.lua
+-- The memory of partitions whose bridge keeps a copy: what all messages have written so far.  A bridge call names its
+-- parameters by address, and a message carries only the bytes that have changed since the last one.
+
+local PAGE, MAX_PAGES = 256, 65536
+local ZERO = ("\0"):rep(PAGE)
+local images, taken
+
+function P.forget_memory()
+  images, taken = {}, {}
+end
+P.forget_memory()
+
+local function write(image, address, data)
+  local at = 0
+  while at < #data do
+    local offset = address % PAGE
+    local number, count = (address - offset) / PAGE, math.min(PAGE - offset, #data - at)
+    local page = image.pages[number]
+    if not page then
+      image.count = image.count + 1
+    end
+    page = page or ZERO
+    image.pages[number] = page:sub(1, offset) .. data:sub(at + 1, at + count) .. page:sub(offset + count + 1)
+    address, at = address + count, at + count
+  end
+end
+
+local function read(image, address, length)
+  local parts = {}
+  while length > 0 do
+    local offset = address % PAGE
+    local count = math.min(PAGE - offset, length)
+    local page = image.pages[(address - offset) / PAGE] or ZERO
+    parts[#parts + 1] = page:sub(offset + 1, offset + count)
+    address, length = address + count, length - count
+  end
+  return table.concat(parts)
+end
+
+-- Bytes at (address, length) as they were when this message came; nil: not known.  A packet is dissected several
+-- times, and one message may be in a capture twice: what it saw first is kept.
+function P.remembered(ctx, address, length)
+  local seen, key = taken[ctx.identity], string.format("%.0f:%d", address, length)
+  if seen[key] == nil and ctx.is_first then
+    seen[key] = read(ctx.image, address, length)
+  end
+  return seen[key]
+end
+
+-- Take over what a message of vbus has written; sets ctx.image where there is a copy.
+function P.remember_memory(ctx, name, message, body, buf)
+  local source, destination = P.text(message, "source"), P.text(message, "destination")
+  local ends = source < destination and source .. " " .. destination or destination .. " " .. source
+  local boot, seq = message.source_incarnation or {v = 0, h = 0}, P.value(message, "seq")
+  ctx.identity = seq == 0 and ctx.pinfo.number
+    or string.format("%s %s %s %.0f %.0f", source, P.hex(boot.v, boot.h), destination, P.value(message, "stream"), seq)
+  ctx.is_first = taken[ctx.identity] == nil
+  taken[ctx.identity] = taken[ctx.identity] or {}
+  if name == "vbus_attach" and ctx.is_first then
+    images[ends] = P.value(body, "shared") == 0 and {pages = {}, count = 0} or nil
+  end
+  local image = images[ends]
+  if not image then
+    return
+  end
+  if ctx.is_first then
+    for _, item in ipairs(body.writes or {}) do
+      local at, count = P.bytes(item.m, "data")
+      local address = P.value(item.m, "address")
+      if address < 2 ^ 53 - 65536 * 16 and image.count < MAX_PAGES then
+        write(image, address, buf.s:sub(at + 1, at + count))
+      end
+    end
+  end
+  ctx.image = image
+end
+end
+
 do -- parts/vbus.lua
 -- Bridge calls, events and packet descriptors of vbus; little-endian.  The parameters of a bridge call lie in memory:
 -- they are found where the message carries what has changed of it.
@@ -2421,24 +2500,24 @@ local VENET_LENGTHS = {[0] = 0, [1] = 0, [2] = 6, [3] = 8, [4] = 0, [6] = 32, [7
 local MACQUERY, NEGCAP, EVQQUERY = 2, 3, 6
 
 -- Fields are collected and shown together: a structure that is wrong shows none.
-local function put(out, name, at, count, low, high)
-  out[#out + 1] = {"vbus." .. name, at, count, low, high}
+local function put(out, name, buf, at, count, low, high)
+  out[#out + 1] = {"vbus." .. name, buf, at, count, low, high}
 end
 
-local function put32(out, name, s, at)
-  local value = le32(s, at)
-  put(out, name, at, 4, value)
+local function put32(out, name, buf, at)
+  local value = le32(buf.s, at)
+  put(out, name, buf, at, 4, value)
   return value
 end
 
-local function put64(out, name, s, at)
-  put(out, name, at, 8, le32(s, at), le32(s, at + 4))
-  return P.hex(le32(s, at), le32(s, at + 4))
+local function put64(out, name, buf, at)
+  put(out, name, buf, at, 8, le32(buf.s, at), le32(buf.s, at + 4))
+  return P.hex(le32(buf.s, at), le32(buf.s, at + 4))
 end
 
-local function add_all(tree, buf, out)
+local function add_all(tree, out)
   for _, row in ipairs(out) do
-    add(tree, row[1], buf, row[2], row[3], row[4], row[5])
+    add(tree, row[1], row[2], row[3], row[4], row[5], row[6])
   end
 end
 
@@ -2446,19 +2525,27 @@ local function number64(s, at)
   return P.number(le32(s, at), le32(s, at + 4))
 end
 
--- Memory made of the writes of a message: offset in the buffer of (address, length), or nil.
-local function memory_of(message)
+-- Memory made of the writes of a message, or else of all that was written before: buffer and offset of
+-- (address, length), or nil.
+local function memory_of(ctx, buf, message)
   local pieces = {}
   for _, item in ipairs(message.writes or {}) do
     local at, count = P.bytes(item.m, "data")
     pieces[#pieces + 1] = {P.value(item.m, "address"), at, count}
   end
   return function(address, length)
+    if address >= EXACT then
+      return nil
+    end
     for index = #pieces, 1, -1 do
       local start, at, count = pieces[index][1], pieces[index][2], pieces[index][3]
-      if address < EXACT and start <= address and address + length <= start + count then
-        return at + address - start
+      if start <= address and address + length <= start + count then
+        return buf, at + address - start
       end
+    end
+    local known = ctx.image and P.remembered(ctx, address, length)
+    if known then
+      return P.buffer_of(known, "Memory"), 0
     end
   end
 end
@@ -2481,127 +2568,135 @@ local function put_venet(out, name, ...)
 end
 
 -- The layer of a devcall, if it can be one of an Ethernet device: fields and text.
-local function venet_call(func, length, s, at, call_at)
+local function venet_call(func, length, data, at, call, call_at)
   if VENET_LENGTHS[func] ~= length then
     return nil
   end
   local out, text = {}, "venet " .. P.name("venet.function", func)
-  put_venet(out, "function", call_at + 8, 4, func)
-  if at and func == MACQUERY then
-    local mac = P.bytes_text(s, at, 6, 6):gsub("(%x%x)", "%1:"):sub(1, -2)
-    put_venet(out, "mac", at, 6, mac)
+  put_venet(out, "function", call, call_at + 8, 4, func)
+  if data and func == MACQUERY then
+    local mac = P.bytes_text(data.s, at, 6, 6):gsub("(%x%x)", "%1:"):sub(1, -2)
+    put_venet(out, "mac", data, at, 6, mac)
     text = text .. " " .. mac
-  elseif at and func == NEGCAP then
-    local group, bits = le32(s, at), le32(s, at + 4)
+  elseif data and func == NEGCAP then
+    local group, bits = le32(data.s, at), le32(data.s, at + 4)
     if group > 2 then
       return nil
     end
-    put_venet(out, "group", at, 4, group)
-    put_venet(out, "bits", at + 4, 4, bits)
+    put_venet(out, "group", data, at, 4, group)
+    put_venet(out, "bits", data, at + 4, 4, bits)
     text = string.format("%s %s 0x%x", text, P.name("venet.group", group), bits)
-  elseif at and func == EVQQUERY then
-    if not P.is_zero(s, at + 16, 16) then
+  elseif data and func == EVQQUERY then
+    if not P.is_zero(data.s, at + 16, 16) then
       return nil
     end
-    put_venet(out, "event_bytes", at + 4, 4, le32(s, at + 4))
-    put_venet(out, "pool", at + 8, 4, le32(s, at + 8))
-    put_venet(out, "queue", at + 12, 4, le32(s, at + 12))
+    put_venet(out, "event_bytes", data, at + 4, 4, le32(data.s, at + 4))
+    put_venet(out, "pool", data, at + 8, 4, le32(data.s, at + 8))
+    put_venet(out, "queue", data, at + 12, 4, le32(data.s, at + 12))
   end
   return out, text
 end
 
 local function devcall(state, out, buf, at, memory)
-  local s = buf.s
-  hole("DEVCALL", s, at + 20, 4)
-  local handle = put64(out, "handle", s, at)
-  local func, length = put32(out, "func", s, at + 8), put32(out, "call_length", s, at + 12)
-  put32(out, "call_flags", s, at + 16)
-  put64(out, "call_address", s, at + 24)
+  hole("DEVCALL", buf.s, at + 20, 4)
+  local handle = put64(out, "handle", buf, at)
+  local func, length = put32(out, "func", buf, at + 8), put32(out, "call_length", buf, at + 12)
+  put32(out, "call_flags", buf, at + 16)
+  put64(out, "call_address", buf, at + 24)
   local text = string.format(" handle %s func %d, %d bytes", handle, func, length)
-  local data = length > 0 and length <= MAX_PARAMETERS and memory(number64(s, at + 24), length) or nil
-  if data then
-    put(out, "call_data", data, length)
+  local data, data_at
+  if length > 0 and length <= MAX_PARAMETERS then
+    data, data_at = memory(number64(buf.s, at + 24), length)
   end
-  local fields, what = venet_call(func, length, s, data, at)
+  if data then
+    put(out, "call_data", data, data_at, length)
+  end
+  local fields, what = venet_call(func, length, data, data_at, buf, at)
   if fields then
-    state.venet, state.venet_text = fields, what
+    state.venet, state.venet_text, state.venet_buf, state.venet_at = fields, what, buf, at
     text = text .. " (" .. what .. ")"
   end
   return text
 end
 
-local function devshm(out, s, at)
-  hole("DEVSHM", s, at + 20, 4)
-  local handle = put64(out, "handle", s, at)
-  local id, length = put32(out, "shm_id", s, at + 8), put32(out, "shm_length", s, at + 12)
-  put64(out, "shm_address", s, at + 40)
-  put32(out, "shm_signal_offset", s, at + 24)
-  put32(out, "shm_prio", s, at + 28)
-  put64(out, "shm_cookie", s, at + 32)
+local function devshm(out, buf, at)
+  hole("DEVSHM", buf.s, at + 20, 4)
+  local handle = put64(out, "handle", buf, at)
+  local id, length = put32(out, "shm_id", buf, at + 8), put32(out, "shm_length", buf, at + 12)
+  put64(out, "shm_address", buf, at + 40)
+  put32(out, "shm_signal_offset", buf, at + 24)
+  put32(out, "shm_prio", buf, at + 28)
+  put64(out, "shm_cookie", buf, at + 32)
   return string.format(" handle %s region %d of %d bytes", handle, id, length)
 end
 
 local BUS_LENGTHS = {[0] = 16, [1] = 8, [2] = 32, [3] = 48}
 
-local function bus_call(ctx, layer, state, out, buf, vector, length, address, memory)
-  local s, name = buf.s, P.SPEC["vbus.bus_vector"].values[vector]
-  put(out, "bus_vector", state.vector_at, 4, vector)
+-- The call to the bus that stands at `at`.
+local function bus_call(ctx, layer, state, out, call, call_at, memory)
+  local vector, length = put32(out, "bus_vector", call, call_at), le32(call.s, call_at + 4)
+  local name = P.SPEC["vbus.bus_vector"].values[vector]
   if not name then
     P.problem(ctx, layer, "vbus", string.format("bus call %d: no such vector", vector))
     return "SLOWCALL"
   end
-  local at = length <= MAX_PARAMETERS and memory(address, length) or nil
-  if not at then
+  local buf, at
+  if length <= MAX_PARAMETERS then
+    buf, at = memory(number64(call.s, call_at + 8), length)
+  end
+  if not buf then
     return name
   end
   exactly(name, length, BUS_LENGTHS[vector])
   if vector == DEVOPEN then
-    put(out, "device", at, 4, le32(s, at))
-    local version = put32(out, "device_version", s, at + 4)
-    put64(out, "handle", s, at + 8)
-    return string.format("%s device %d version %d", name, le32(s, at), version)
+    put(out, "device", buf, at, 4, le32(buf.s, at))
+    local version = put32(out, "device_version", buf, at + 4)
+    put64(out, "handle", buf, at + 8)
+    return string.format("%s device %d version %d", name, le32(buf.s, at), version)
   elseif vector == DEVCLOSE then
-    return name .. " handle " .. put64(out, "handle", s, at)
+    return name .. " handle " .. put64(out, "handle", buf, at)
   elseif vector == DEVCALL then
     return name .. devcall(state, out, buf, at, memory)
   end
-  return name .. devshm(out, s, at)
+  return name .. devshm(out, buf, at)
 end
 
-local function parameters(ctx, layer, state, out, buf, vector, name, at, length, memory)
+local function queues(out, name, buf, at, length)
   local s = buf.s
-  if vector == NEGOTIATE then
-    exactly(name, length, 16)
-    if le32(s, at) ~= ABI_MAGIC or le32(s, at + 4) ~= 1 then
-      refuse("magic or version")
-    end
-    put32(out, "magic", s, at)
-    put32(out, "abi_version", s, at + 4)
-    return name .. " capabilities " .. put64(out, "capabilities", s, at + 8)
-  elseif vector == QREG then
-    if length < 8 then
-      refuse("%d bytes", length)
-    end
-    local count = le32(s, at)
-    if count < 1 or count > 8 then
-      refuse("%d queues", count)
-    end
-    hole(name, s, at + 4, 4)
-    exactly(name, length, 8 + 24 * count)
-    for queue = at + 8, at + length - 24, 24 do
-      hole(name, s, queue + 4, 4)
-      put32(out, "queue_events", s, queue)
-      put64(out, "queue_ring", s, queue + 8)
-      put64(out, "queue_data", s, queue + 16)
-    end
-    return string.format("%s %d queues of %d events", name, count, le32(s, at + 8))
+  if length < 8 then
+    refuse("%d bytes", length)
+  end
+  local count = le32(s, at)
+  if count < 1 or count > 8 then
+    refuse("%d queues", count)
+  end
+  hole(name, s, at + 4, 4)
+  exactly(name, length, 8 + 24 * count)
+  for queue = at + 8, at + length - 24, 24 do
+    hole(name, s, queue + 4, 4)
+    put32(out, "queue_events", buf, queue)
+    put64(out, "queue_ring", buf, queue + 8)
+    put64(out, "queue_data", buf, queue + 16)
+  end
+  return string.format("%s %d queues of %d events", name, count, le32(s, at + 8))
+end
+
+local function parameters(ctx, layer, state, out, vector, name, buf, at, length, memory)
+  if vector == QREG then
+    return queues(out, name, buf, at, length)
   end
   exactly(name, length, 16)
   if vector == SLOWCALL then
-    state.vector_at = at
-    return bus_call(ctx, layer, state, out, buf, le32(s, at), le32(s, at + 4), number64(s, at + 8), memory)
+    return bus_call(ctx, layer, state, out, buf, at, memory)
+  elseif vector ~= NEGOTIATE then
+    return name .. " channel " .. put32(out, "channel", buf, at)
   end
-  return name .. " channel " .. put32(out, "channel", s, at)
+  if le32(buf.s, at) ~= ABI_MAGIC or le32(buf.s, at + 4) ~= 1 then
+    refuse("magic or version")
+  end
+  put32(out, "magic", buf, at)
+  put32(out, "abi_version", buf, at + 4)
+  return name .. " capabilities " .. put64(out, "capabilities", buf, at + 8)
 end
 
 -- The 16 bytes of BAR0 and what they lead to.
@@ -2620,23 +2715,25 @@ function P.body_vbus_call(ctx, layer, buf, message)
     P.problem(ctx, layer, "vbus", string.format("bridge call %d: no such vector", vector))
     return string.format("bridge call %d", vector)
   end
-  local memory = memory_of(message)
-  local inner = length <= MAX_PARAMETERS and memory(number64(s, at + 8), length) or nil
+  local memory, inner, inner_at = memory_of(ctx, buf, message), nil, nil
+  if length <= MAX_PARAMETERS then
+    inner, inner_at = memory(number64(s, at + 8), length)
+  end
   if not inner then
     return name .. " at " .. P.hex(le32(s, at + 8), le32(s, at + 12))
   end
   local out, state = {}, {}
-  local text, wrong = P.guarded(parameters, ctx, layer, state, out, buf, vector, name, inner, length, memory)
+  local text, wrong = P.guarded(parameters, ctx, layer, state, out, vector, name, inner, inner_at, length, memory)
   if not text then
     P.problem(ctx, layer, "vbus", name .. ": " .. wrong)
     return name
   end
-  add_all(layer, buf, out)
+  add_all(layer, out)
   layer:append_text(": " .. text)
   if state.venet then
-    local venet = P.layer(ctx, ctx.root, "venet", buf, inner, length)
+    local venet = P.layer(ctx, ctx.root, "venet", state.venet_buf, state.venet_at, BUS_LENGTHS[DEVCALL])
     venet:append_text(": " .. state.venet_text)
-    add_all(venet, buf, state.venet)
+    add_all(venet, state.venet)
   end
   return text
 end
@@ -3077,6 +3174,7 @@ local calls, answers, called_by
 
 function P.reset()
   calls, answers, called_by = {}, {}, {}
+  P.forget_memory()
 end
 P.reset()
 
@@ -3357,6 +3455,9 @@ function P.envelope(ctx, buf)
   add(layer, "envelope.body", buf, entry.o, entry.n, name)
   remember(ctx, buf, message, name, entry)
   show_pair(ctx)
+  if BODIES[name].layer == "vbus" then
+    P.remember_memory(ctx, name, message, entry.m, buf)
+  end
   local text = body_text(ctx, buf, name, entry)
   if name == "link_ack" then
     text = string.format("ack %.0f of stream %.0f", P.value(message, "ack"), P.value(message, "ack_stream"))
@@ -3417,9 +3518,9 @@ function P.proto.dissector(tvb, pinfo, tree)
   if inside then
     -- Source and destination are the addresses of the carrier there.
     pinfo.cols.protocol = "MQTT/pvnet"
-    pinfo.cols.info = (P.appended == pinfo.number and info .. " | " or "")
+    pinfo.cols.info = (P.shown == pinfo.number and info .. " | " or "")
       .. string.format("%s > %s %s", source, destination, text)
-    P.appended = pinfo.number
+    P.shown = pinfo.number
   end
   return tvb:len()
 end
@@ -3450,8 +3551,8 @@ function P.memory_proto.dissector(tvb, pinfo, tree)
 end
 
 -- MQTT needs no setting: after Wireshark has dissected it, payloads below pvnet/v1/LAB that are envelopes of that lab
--- are shown.  (With the setting of README.md they come to P.proto directly, and there is no payload left here.)
-function P.mqtt_proto.dissector(_, pinfo, tree)
+-- are shown.  With the setting of README.md they come to P.proto directly.
+local function mqtt_payloads(pinfo, tree)
   local payloads = {mqtt_messages()}
   if #payloads == 0 then
     return
@@ -3479,9 +3580,17 @@ function P.mqtt_proto.dissector(_, pinfo, tree)
   end
 end
 
+function P.mqtt_proto.dissector(_, pinfo, tree)
+  -- Set when a payload of this packet came to P.proto already, by a setting.
+  if P.shown == nil then
+    mqtt_payloads(pinfo, tree)
+  end
+  P.shown = nil
+end
+
 function P.proto.init()
   P.reset()
-  P.appended = nil
+  P.shown = nil
 end
 
 local encapsulations = DissectorTable.get("wtap_encap")

@@ -6,6 +6,7 @@ local calls, answers, called_by
 
 function P.reset()
   calls, answers, called_by = {}, {}, {}
+  P.forget_memory()
 end
 P.reset()
 
@@ -286,6 +287,9 @@ function P.envelope(ctx, buf)
   add(layer, "envelope.body", buf, entry.o, entry.n, name)
   remember(ctx, buf, message, name, entry)
   show_pair(ctx)
+  if BODIES[name].layer == "vbus" then
+    P.remember_memory(ctx, name, message, entry.m, buf)
+  end
   local text = body_text(ctx, buf, name, entry)
   if name == "link_ack" then
     text = string.format("ack %.0f of stream %.0f", P.value(message, "ack"), P.value(message, "ack_stream"))

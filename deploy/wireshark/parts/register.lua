@@ -47,9 +47,9 @@ function P.proto.dissector(tvb, pinfo, tree)
   if inside then
     -- Source and destination are the addresses of the carrier there.
     pinfo.cols.protocol = "MQTT/pvnet"
-    pinfo.cols.info = (P.appended == pinfo.number and info .. " | " or "")
+    pinfo.cols.info = (P.shown == pinfo.number and info .. " | " or "")
       .. string.format("%s > %s %s", source, destination, text)
-    P.appended = pinfo.number
+    P.shown = pinfo.number
   end
   return tvb:len()
 end
@@ -80,8 +80,8 @@ function P.memory_proto.dissector(tvb, pinfo, tree)
 end
 
 -- MQTT needs no setting: after Wireshark has dissected it, payloads below pvnet/v1/LAB that are envelopes of that lab
--- are shown.  (With the setting of README.md they come to P.proto directly, and there is no payload left here.)
-function P.mqtt_proto.dissector(_, pinfo, tree)
+-- are shown.  With the setting of README.md they come to P.proto directly.
+local function mqtt_payloads(pinfo, tree)
   local payloads = {mqtt_messages()}
   if #payloads == 0 then
     return
@@ -109,9 +109,17 @@ function P.mqtt_proto.dissector(_, pinfo, tree)
   end
 end
 
+function P.mqtt_proto.dissector(_, pinfo, tree)
+  -- Set when a payload of this packet came to P.proto already, by a setting.
+  if P.shown == nil then
+    mqtt_payloads(pinfo, tree)
+  end
+  P.shown = nil
+end
+
 function P.proto.init()
   P.reset()
-  P.appended = nil
+  P.shown = nil
 end
 
 local encapsulations = DissectorTable.get("wtap_encap")

@@ -12,24 +12,24 @@ local VENET_LENGTHS = {[0] = 0, [1] = 0, [2] = 6, [3] = 8, [4] = 0, [6] = 32, [7
 local MACQUERY, NEGCAP, EVQQUERY = 2, 3, 6
 
 -- Fields are collected and shown together: a structure that is wrong shows none.
-local function put(out, name, at, count, low, high)
-  out[#out + 1] = {"vbus." .. name, at, count, low, high}
+local function put(out, name, buf, at, count, low, high)
+  out[#out + 1] = {"vbus." .. name, buf, at, count, low, high}
 end
 
-local function put32(out, name, s, at)
-  local value = le32(s, at)
-  put(out, name, at, 4, value)
+local function put32(out, name, buf, at)
+  local value = le32(buf.s, at)
+  put(out, name, buf, at, 4, value)
   return value
 end
 
-local function put64(out, name, s, at)
-  put(out, name, at, 8, le32(s, at), le32(s, at + 4))
-  return P.hex(le32(s, at), le32(s, at + 4))
+local function put64(out, name, buf, at)
+  put(out, name, buf, at, 8, le32(buf.s, at), le32(buf.s, at + 4))
+  return P.hex(le32(buf.s, at), le32(buf.s, at + 4))
 end
 
-local function add_all(tree, buf, out)
+local function add_all(tree, out)
   for _, row in ipairs(out) do
-    add(tree, row[1], buf, row[2], row[3], row[4], row[5])
+    add(tree, row[1], row[2], row[3], row[4], row[5], row[6])
   end
 end
 
@@ -37,19 +37,27 @@ local function number64(s, at)
   return P.number(le32(s, at), le32(s, at + 4))
 end
 
--- Memory made of the writes of a message: offset in the buffer of (address, length), or nil.
-local function memory_of(message)
+-- Memory made of the writes of a message, or else of all that was written before: buffer and offset of
+-- (address, length), or nil.
+local function memory_of(ctx, buf, message)
   local pieces = {}
   for _, item in ipairs(message.writes or {}) do
     local at, count = P.bytes(item.m, "data")
     pieces[#pieces + 1] = {P.value(item.m, "address"), at, count}
   end
   return function(address, length)
+    if address >= EXACT then
+      return nil
+    end
     for index = #pieces, 1, -1 do
       local start, at, count = pieces[index][1], pieces[index][2], pieces[index][3]
-      if address < EXACT and start <= address and address + length <= start + count then
-        return at + address - start
+      if start <= address and address + length <= start + count then
+        return buf, at + address - start
       end
+    end
+    local known = ctx.image and P.remembered(ctx, address, length)
+    if known then
+      return P.buffer_of(known, "Memory"), 0
     end
   end
 end
@@ -72,127 +80,135 @@ local function put_venet(out, name, ...)
 end
 
 -- The layer of a devcall, if it can be one of an Ethernet device: fields and text.
-local function venet_call(func, length, s, at, call_at)
+local function venet_call(func, length, data, at, call, call_at)
   if VENET_LENGTHS[func] ~= length then
     return nil
   end
   local out, text = {}, "venet " .. P.name("venet.function", func)
-  put_venet(out, "function", call_at + 8, 4, func)
-  if at and func == MACQUERY then
-    local mac = P.bytes_text(s, at, 6, 6):gsub("(%x%x)", "%1:"):sub(1, -2)
-    put_venet(out, "mac", at, 6, mac)
+  put_venet(out, "function", call, call_at + 8, 4, func)
+  if data and func == MACQUERY then
+    local mac = P.bytes_text(data.s, at, 6, 6):gsub("(%x%x)", "%1:"):sub(1, -2)
+    put_venet(out, "mac", data, at, 6, mac)
     text = text .. " " .. mac
-  elseif at and func == NEGCAP then
-    local group, bits = le32(s, at), le32(s, at + 4)
+  elseif data and func == NEGCAP then
+    local group, bits = le32(data.s, at), le32(data.s, at + 4)
     if group > 2 then
       return nil
     end
-    put_venet(out, "group", at, 4, group)
-    put_venet(out, "bits", at + 4, 4, bits)
+    put_venet(out, "group", data, at, 4, group)
+    put_venet(out, "bits", data, at + 4, 4, bits)
     text = string.format("%s %s 0x%x", text, P.name("venet.group", group), bits)
-  elseif at and func == EVQQUERY then
-    if not P.is_zero(s, at + 16, 16) then
+  elseif data and func == EVQQUERY then
+    if not P.is_zero(data.s, at + 16, 16) then
       return nil
     end
-    put_venet(out, "event_bytes", at + 4, 4, le32(s, at + 4))
-    put_venet(out, "pool", at + 8, 4, le32(s, at + 8))
-    put_venet(out, "queue", at + 12, 4, le32(s, at + 12))
+    put_venet(out, "event_bytes", data, at + 4, 4, le32(data.s, at + 4))
+    put_venet(out, "pool", data, at + 8, 4, le32(data.s, at + 8))
+    put_venet(out, "queue", data, at + 12, 4, le32(data.s, at + 12))
   end
   return out, text
 end
 
 local function devcall(state, out, buf, at, memory)
-  local s = buf.s
-  hole("DEVCALL", s, at + 20, 4)
-  local handle = put64(out, "handle", s, at)
-  local func, length = put32(out, "func", s, at + 8), put32(out, "call_length", s, at + 12)
-  put32(out, "call_flags", s, at + 16)
-  put64(out, "call_address", s, at + 24)
+  hole("DEVCALL", buf.s, at + 20, 4)
+  local handle = put64(out, "handle", buf, at)
+  local func, length = put32(out, "func", buf, at + 8), put32(out, "call_length", buf, at + 12)
+  put32(out, "call_flags", buf, at + 16)
+  put64(out, "call_address", buf, at + 24)
   local text = string.format(" handle %s func %d, %d bytes", handle, func, length)
-  local data = length > 0 and length <= MAX_PARAMETERS and memory(number64(s, at + 24), length) or nil
-  if data then
-    put(out, "call_data", data, length)
+  local data, data_at
+  if length > 0 and length <= MAX_PARAMETERS then
+    data, data_at = memory(number64(buf.s, at + 24), length)
   end
-  local fields, what = venet_call(func, length, s, data, at)
+  if data then
+    put(out, "call_data", data, data_at, length)
+  end
+  local fields, what = venet_call(func, length, data, data_at, buf, at)
   if fields then
-    state.venet, state.venet_text = fields, what
+    state.venet, state.venet_text, state.venet_buf, state.venet_at = fields, what, buf, at
     text = text .. " (" .. what .. ")"
   end
   return text
 end
 
-local function devshm(out, s, at)
-  hole("DEVSHM", s, at + 20, 4)
-  local handle = put64(out, "handle", s, at)
-  local id, length = put32(out, "shm_id", s, at + 8), put32(out, "shm_length", s, at + 12)
-  put64(out, "shm_address", s, at + 40)
-  put32(out, "shm_signal_offset", s, at + 24)
-  put32(out, "shm_prio", s, at + 28)
-  put64(out, "shm_cookie", s, at + 32)
+local function devshm(out, buf, at)
+  hole("DEVSHM", buf.s, at + 20, 4)
+  local handle = put64(out, "handle", buf, at)
+  local id, length = put32(out, "shm_id", buf, at + 8), put32(out, "shm_length", buf, at + 12)
+  put64(out, "shm_address", buf, at + 40)
+  put32(out, "shm_signal_offset", buf, at + 24)
+  put32(out, "shm_prio", buf, at + 28)
+  put64(out, "shm_cookie", buf, at + 32)
   return string.format(" handle %s region %d of %d bytes", handle, id, length)
 end
 
 local BUS_LENGTHS = {[0] = 16, [1] = 8, [2] = 32, [3] = 48}
 
-local function bus_call(ctx, layer, state, out, buf, vector, length, address, memory)
-  local s, name = buf.s, P.SPEC["vbus.bus_vector"].values[vector]
-  put(out, "bus_vector", state.vector_at, 4, vector)
+-- The call to the bus that stands at `at`.
+local function bus_call(ctx, layer, state, out, call, call_at, memory)
+  local vector, length = put32(out, "bus_vector", call, call_at), le32(call.s, call_at + 4)
+  local name = P.SPEC["vbus.bus_vector"].values[vector]
   if not name then
     P.problem(ctx, layer, "vbus", string.format("bus call %d: no such vector", vector))
     return "SLOWCALL"
   end
-  local at = length <= MAX_PARAMETERS and memory(address, length) or nil
-  if not at then
+  local buf, at
+  if length <= MAX_PARAMETERS then
+    buf, at = memory(number64(call.s, call_at + 8), length)
+  end
+  if not buf then
     return name
   end
   exactly(name, length, BUS_LENGTHS[vector])
   if vector == DEVOPEN then
-    put(out, "device", at, 4, le32(s, at))
-    local version = put32(out, "device_version", s, at + 4)
-    put64(out, "handle", s, at + 8)
-    return string.format("%s device %d version %d", name, le32(s, at), version)
+    put(out, "device", buf, at, 4, le32(buf.s, at))
+    local version = put32(out, "device_version", buf, at + 4)
+    put64(out, "handle", buf, at + 8)
+    return string.format("%s device %d version %d", name, le32(buf.s, at), version)
   elseif vector == DEVCLOSE then
-    return name .. " handle " .. put64(out, "handle", s, at)
+    return name .. " handle " .. put64(out, "handle", buf, at)
   elseif vector == DEVCALL then
     return name .. devcall(state, out, buf, at, memory)
   end
-  return name .. devshm(out, s, at)
+  return name .. devshm(out, buf, at)
 end
 
-local function parameters(ctx, layer, state, out, buf, vector, name, at, length, memory)
+local function queues(out, name, buf, at, length)
   local s = buf.s
-  if vector == NEGOTIATE then
-    exactly(name, length, 16)
-    if le32(s, at) ~= ABI_MAGIC or le32(s, at + 4) ~= 1 then
-      refuse("magic or version")
-    end
-    put32(out, "magic", s, at)
-    put32(out, "abi_version", s, at + 4)
-    return name .. " capabilities " .. put64(out, "capabilities", s, at + 8)
-  elseif vector == QREG then
-    if length < 8 then
-      refuse("%d bytes", length)
-    end
-    local count = le32(s, at)
-    if count < 1 or count > 8 then
-      refuse("%d queues", count)
-    end
-    hole(name, s, at + 4, 4)
-    exactly(name, length, 8 + 24 * count)
-    for queue = at + 8, at + length - 24, 24 do
-      hole(name, s, queue + 4, 4)
-      put32(out, "queue_events", s, queue)
-      put64(out, "queue_ring", s, queue + 8)
-      put64(out, "queue_data", s, queue + 16)
-    end
-    return string.format("%s %d queues of %d events", name, count, le32(s, at + 8))
+  if length < 8 then
+    refuse("%d bytes", length)
+  end
+  local count = le32(s, at)
+  if count < 1 or count > 8 then
+    refuse("%d queues", count)
+  end
+  hole(name, s, at + 4, 4)
+  exactly(name, length, 8 + 24 * count)
+  for queue = at + 8, at + length - 24, 24 do
+    hole(name, s, queue + 4, 4)
+    put32(out, "queue_events", buf, queue)
+    put64(out, "queue_ring", buf, queue + 8)
+    put64(out, "queue_data", buf, queue + 16)
+  end
+  return string.format("%s %d queues of %d events", name, count, le32(s, at + 8))
+end
+
+local function parameters(ctx, layer, state, out, vector, name, buf, at, length, memory)
+  if vector == QREG then
+    return queues(out, name, buf, at, length)
   end
   exactly(name, length, 16)
   if vector == SLOWCALL then
-    state.vector_at = at
-    return bus_call(ctx, layer, state, out, buf, le32(s, at), le32(s, at + 4), number64(s, at + 8), memory)
+    return bus_call(ctx, layer, state, out, buf, at, memory)
+  elseif vector ~= NEGOTIATE then
+    return name .. " channel " .. put32(out, "channel", buf, at)
   end
-  return name .. " channel " .. put32(out, "channel", s, at)
+  if le32(buf.s, at) ~= ABI_MAGIC or le32(buf.s, at + 4) ~= 1 then
+    refuse("magic or version")
+  end
+  put32(out, "magic", buf, at)
+  put32(out, "abi_version", buf, at + 4)
+  return name .. " capabilities " .. put64(out, "capabilities", buf, at + 8)
 end
 
 -- The 16 bytes of BAR0 and what they lead to.
@@ -211,23 +227,25 @@ function P.body_vbus_call(ctx, layer, buf, message)
     P.problem(ctx, layer, "vbus", string.format("bridge call %d: no such vector", vector))
     return string.format("bridge call %d", vector)
   end
-  local memory = memory_of(message)
-  local inner = length <= MAX_PARAMETERS and memory(number64(s, at + 8), length) or nil
+  local memory, inner, inner_at = memory_of(ctx, buf, message), nil, nil
+  if length <= MAX_PARAMETERS then
+    inner, inner_at = memory(number64(s, at + 8), length)
+  end
   if not inner then
     return name .. " at " .. P.hex(le32(s, at + 8), le32(s, at + 12))
   end
   local out, state = {}, {}
-  local text, wrong = P.guarded(parameters, ctx, layer, state, out, buf, vector, name, inner, length, memory)
+  local text, wrong = P.guarded(parameters, ctx, layer, state, out, vector, name, inner, inner_at, length, memory)
   if not text then
     P.problem(ctx, layer, "vbus", name .. ": " .. wrong)
     return name
   end
-  add_all(layer, buf, out)
+  add_all(layer, out)
   layer:append_text(": " .. text)
   if state.venet then
-    local venet = P.layer(ctx, ctx.root, "venet", buf, inner, length)
+    local venet = P.layer(ctx, ctx.root, "venet", state.venet_buf, state.venet_at, BUS_LENGTHS[DEVCALL])
     venet:append_text(": " .. state.venet_text)
-    add_all(venet, buf, state.venet)
+    add_all(venet, state.venet)
   end
   return text
 end

@@ -207,6 +207,8 @@ class _Parser:
         if number is None:
             self._fail(value.at, repr(value.text), "a number")
         if sign == "&":
+            if number % 1 != 0:  # also of inf and nan
+                self._fail(value.at, repr(value.text), "a whole number")
             return _bits(name, int(number))
         return _ordered(name, _COMPARE[sign], number)
 

@@ -18,6 +18,7 @@ from pvnet.core.errors import ConfigError
 _MISSING: Final = object()
 MAX_LINE_BYTES: Final = 1 << 20
 _U64: Final = 1 << 64
+_KEY_DIGITS: Final = 20
 
 
 def _shown(value: object) -> str:
@@ -103,7 +104,7 @@ class JsonObject:
         table = self.child(name)
         out: dict[int, bytes] = {}
         for key, value in table.values.items():
-            if not (key.isascii() and key.isdigit()):
+            if not (key.isascii() and key.isdigit() and len(key) <= _KEY_DIGITS):
                 raise table.error(key, "a decimal number as the key")
             out[int(key)] = table._bytes(key, value, length)
         return out

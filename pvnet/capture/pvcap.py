@@ -444,11 +444,11 @@ def open_capture(path: str | Path) -> Iterator[CaptureReader]:
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """A record from which reading may begin; ``latest_ns`` is the latest time of those before it."""
+    """A record from which reading may begin; ``latest_ns`` is the latest time of those before it, if one has any."""
 
     number: int
     offset: int
-    latest_ns: int
+    latest_ns: int | None
     section: int
     interfaces: int
 
@@ -473,7 +473,7 @@ class CaptureIndex:
             raise LocalError(f"an index of every {every} records: expected at least 1")
         index = cls()
         with open_capture(path) as reader:
-            latest = 0
+            latest: int | None = None  # not 0: a file's offset may put all its times before 1970
             for record in reader:
                 if index.records % every == 0:
                     interfaces = len(reader.sections[-1].interfaces)
@@ -482,7 +482,7 @@ class CaptureIndex:
                     )
                 index.records += 1
                 if record.time_ns is not None:
-                    latest = max(latest, record.time_ns)
+                    latest = record.time_ns if latest is None else max(latest, record.time_ns)
                     index.first_ns = record.time_ns if index.first_ns is None else min(index.first_ns, record.time_ns)
                     index.last_ns = latest
             index.info, index.problems, index._sections = reader.info, reader.problems, reader.sections
@@ -509,7 +509,8 @@ class CaptureIndex:
         low, high = 0, len(self._marks)
         while low < high:
             middle = (low + high) // 2
-            if self._marks[middle].latest_ns < time_ns:
+            latest = self._marks[middle].latest_ns
+            if latest is None or latest < time_ns:
                 low = middle + 1
             else:
                 high = middle

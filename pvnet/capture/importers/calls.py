@@ -17,6 +17,7 @@ The records of hcall traces and of VMC transcripts are kept as they are; :func:`
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -29,6 +30,7 @@ from pvnet.papr.hcall import HcallOpcode, HcallRc
 U64: Final = 1 << 64
 FIRST_OUT: Final = 4
 """Register of the first argument and of the first output: r4."""
+_REGISTER: Final = re.compile(r"r[0-9]{1,3}")
 
 
 def fold(value: int, bits: int = 64) -> int:
@@ -236,7 +238,7 @@ def _registers(value: object) -> Mapping[int, int] | None:
     out: dict[int, int] = {}
     for name, text in value.items():
         number = _number(text)
-        if number is not None and name[:1] == "r" and name[1:].isascii() and name[1:].isdigit():
+        if number is not None and _REGISTER.fullmatch(name) is not None:
             out[int(name[1:])] = number
     return out
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from pvnet.cli.main import run
 
@@ -167,6 +168,7 @@ def test_what_is_wrong_is_one_line_and_a_code(
     for name in ("PVNET_LAB", "PVNET_DEBUG", "PVNET_LOG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", cli.environment["XDG_RUNTIME_DIR"])
+    configuration = structlog.get_config()
     before = cli.devices()
     for words, code, says in REFUSED:
         assert run(["mdev", *words]) == code, words
@@ -176,7 +178,13 @@ def test_what_is_wrong_is_one_line_and_a_code(
         assert error.startswith("pvnet: "), (words, error)
         assert len(error) < 500, (words, error)
         assert says in error, (words, error)
+    structlog.configure(**configuration)  # the command line sets another level
     assert cli.devices() == before, "whatever was refused changed nothing"
+
+
+def test_json_is_printed_also_when_nothing_comes(cli: Cli) -> None:
+    out, error = cli.pvnet("mdev", "read", "b", "/dev/ttyS1", "--json", "--timeout", "0.3", code=1)
+    assert (json.loads(out), error) == ({"bytes": 0, "data": ""}, "")
 
 
 def test_a_day_of_an_administrator(cli: Cli, tmp_path: Path) -> None:

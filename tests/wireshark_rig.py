@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -37,7 +38,7 @@ class Packet:
             spec = FIELDS.get(name.removeprefix("pvnet."))
             if spec is not None and name.startswith("pvnet."):
                 found[spec.name] = [_value(spec.type, text) for text in texts]
-        return found
+        return _maps_sorted(found)
 
     @property
     def broken(self) -> list[str]:
@@ -50,10 +51,17 @@ class Packet:
         return [name for name in self.fields if name.startswith("pvnet.") and name.endswith(".problem")]
 
 
+def plain(text: str) -> str:
+    """A text without what PDML writes in its own way: escapes, control characters, white space."""
+    return re.sub(r"\\x[0-9a-f]{1,2}|\\[^x]|[\s\x00-\x1f\x7f]", "", text)
+
+
 def _value(kind: FieldType, text: str) -> int | str | bool:
     if kind is FieldType.BOOL:
         return text in ("1", "True")
-    if kind in (FieldType.STRING, FieldType.BYTES):
+    if kind is FieldType.STRING:
+        return plain(text)
+    if kind is FieldType.BYTES:
         return text
     return int(text, 0)
 
@@ -66,8 +74,15 @@ def expected(decoded: Decoded, only: Iterable[str] = ()) -> dict[str, list[int |
         if layer in ("ethernet", "ip") or (only and layer not in only) or item.value is None:
             continue
         value = item.value.hex(":") if isinstance(item.value, bytes) else item.value
+        if isinstance(item.value, str):
+            value = plain(re.sub(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]", lambda c: f"\\x{ord(c[0]):x}", item.value))
         found.setdefault(item.name, []).append(value)
-    return found
+    return _maps_sorted(found)
+
+
+def _maps_sorted(found: dict[str, list[int | str | bool]]) -> dict[str, list[int | str | bool]]:
+    """A map has no order: its two readers may differ in it."""
+    return {name: sorted(values, key=str) if name.endswith(".attributes") else values for name, values in found.items()}
 
 
 class Tshark:

@@ -1414,6 +1414,8 @@ function P.add(tree, name, buf, at, count, value, high)
   else
     if kind == "int32" and value >= 2147483648 then
       value = value - 4294967296
+    elseif kind == "string" and value:find("\0", 1, true) then
+      value = value:gsub("\0", "\\0") -- a text ends at its first NUL in Wireshark
     end
     item = tree:add(F[name], range, value)
   end
@@ -1481,7 +1483,8 @@ local WIRE_TYPE = {
   string = 2, bytes = 2, message = 2, map = 2,
 }
 local SHIFT = {128, 16384, 2097152, 0, 8, 1024, 131072, 16777216}
-local BY_NUMBER = {}
+local PAIR = "entry of a map"
+local BY_NUMBER = {[PAIR] = {{1, "key", "string"}, {2, "value", "string"}}}
 for name, fields in pairs(MESSAGES) do
   BY_NUMBER[name] = {}
   for _, field in ipairs(fields) do
@@ -1514,10 +1517,7 @@ local function varint(s, at, last)
     elseif index < 9 then
       high = high + bits * SHIFT[index]
     else
-      if b > 1 then
-        P.refuse("a number of more than 64 bits")
-      end
-      high = high + b * 2147483648
+      high = high + b % 2 * 2147483648 -- bits beyond the 64th do not count
     end
     if b < 128 then
       return low, high, at + 1
@@ -1611,25 +1611,6 @@ local function put(message, field, entry)
   end
 end
 
-local function map_entry(s, first, last)
-  local key, value = "", ""
-  local at = first
-  while at <= last do
-    local tag, _, body = varint(s, at, last)
-    local length, _, start = varint(s, body, last)
-    if tag % 8 ~= 2 or start + length - 1 > last then
-      P.refuse("a map that cannot be read")
-    end
-    if tag == 10 then
-      key = s:sub(start, start + length - 1)
-    elseif tag == 18 then
-      value = s:sub(start, start + length - 1)
-    end
-    at = start + length
-  end
-  return key .. "=" .. value
-end
-
 local function skip_group(s, at, last, number, depth)
   while true do
     local tag, high, body = varint(s, at, last)
@@ -1672,7 +1653,17 @@ local function delimited(message, field, s, tag_at, start, stop, depth)
     entry.m = read(field.type, s, start, stop, depth + 1, entry.m)
     put(message, field, entry)
   elseif kind == "map" then
-    put(message, field, {v = map_entry(s, start, stop), o = tag_at - 1, n = stop - tag_at + 1})
+    local pair = read(PAIR, s, start, stop, depth + 1)
+    local key, value = pair.key and pair.key.v or "", pair.value and pair.value.v or ""
+    if pair.is_strange then
+      return -- an entry with anything else in it is none
+    end
+    for index, before in ipairs(message[field[2]] or {}) do
+      if before.key == key then
+        table.remove(message[field[2]], index) -- the last one counts
+      end
+    end
+    put(message, field, {v = key .. "=" .. value, key = key, o = tag_at - 1, n = stop - tag_at + 1})
   elseif kind == "string" then
     local text = s:sub(start, stop)
     if text:find("[\128-\255]") and not is_utf8(text) then
@@ -1721,6 +1712,7 @@ function read(name, s, first, last, depth, into)
     end
     local field = by_number[number]
     local fits = field and WIRE_TYPE[field[3]] == wire
+    message.is_strange = message.is_strange or not fits
     if wire == 0 then
       local low, high, behind = varint(s, body, last)
       if fits then
@@ -2290,7 +2282,7 @@ function P.opcode_name(low, high)
 end
 
 function P.rc_name(rc)
-  return RCS[rc] or string.format("HcallRc(%d)", rc)
+  return RCS[rc] or string.format("HcallRc(%.0f)", rc)
 end
 
 local function word(row, entry)
@@ -2395,7 +2387,7 @@ function P.body_hcall_reply(ctx, layer, buf, message)
     text = P.opcode_name(ctx.call.opcode, 0) .. " = " .. text
   end
   if not RCS[rc] then
-    P.note(layer, string.format("return code %d has no name", rc))
+    P.note(layer, string.format("return code %.0f has no name", rc))
   elseif rc < 0 then
     P.note(layer, "refused: " .. RCS[rc])
   end
@@ -3531,7 +3523,7 @@ function P.json_proto.dissector(tvb, pinfo, tree)
   end
   local ctx = context(P.json_proto, tvb, pinfo, tree)
   local text, kind = P.json_record(ctx, P.buffer(tvb))
-  if json and not ctx.is_cut and ctx.problems == 0 then
+  if json and not ctx.is_cut and (kind ~= "unknown" or ctx.problems == 0) then
     P.inner(ctx, json, tvb)
   end
   P.ends(ctx, node(), "")

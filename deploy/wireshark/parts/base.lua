@@ -177,6 +177,8 @@ function P.add(tree, name, buf, at, count, value, high)
   else
     if kind == "int32" and value >= 2147483648 then
       value = value - 4294967296
+    elseif kind == "string" and value:find("\0", 1, true) then
+      value = value:gsub("\0", "\\0") -- a text ends at its first NUL in Wireshark
     end
     item = tree:add(F[name], range, value)
   end

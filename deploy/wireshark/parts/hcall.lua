@@ -8,7 +8,7 @@ function P.opcode_name(low, high)
 end
 
 function P.rc_name(rc)
-  return RCS[rc] or string.format("HcallRc(%d)", rc)
+  return RCS[rc] or string.format("HcallRc(%.0f)", rc)
 end
 
 local function word(row, entry)
@@ -113,7 +113,7 @@ function P.body_hcall_reply(ctx, layer, buf, message)
     text = P.opcode_name(ctx.call.opcode, 0) .. " = " .. text
   end
   if not RCS[rc] then
-    P.note(layer, string.format("return code %d has no name", rc))
+    P.note(layer, string.format("return code %.0f has no name", rc))
   elseif rc < 0 then
     P.note(layer, "refused: " .. RCS[rc])
   end

@@ -10,7 +10,8 @@ local WIRE_TYPE = {
   string = 2, bytes = 2, message = 2, map = 2,
 }
 local SHIFT = {128, 16384, 2097152, 0, 8, 1024, 131072, 16777216}
-local BY_NUMBER = {}
+local PAIR = "entry of a map"
+local BY_NUMBER = {[PAIR] = {{1, "key", "string"}, {2, "value", "string"}}}
 for name, fields in pairs(MESSAGES) do
   BY_NUMBER[name] = {}
   for _, field in ipairs(fields) do
@@ -43,10 +44,7 @@ local function varint(s, at, last)
     elseif index < 9 then
       high = high + bits * SHIFT[index]
     else
-      if b > 1 then
-        P.refuse("a number of more than 64 bits")
-      end
-      high = high + b * 2147483648
+      high = high + b % 2 * 2147483648 -- bits beyond the 64th do not count
     end
     if b < 128 then
       return low, high, at + 1
@@ -140,25 +138,6 @@ local function put(message, field, entry)
   end
 end
 
-local function map_entry(s, first, last)
-  local key, value = "", ""
-  local at = first
-  while at <= last do
-    local tag, _, body = varint(s, at, last)
-    local length, _, start = varint(s, body, last)
-    if tag % 8 ~= 2 or start + length - 1 > last then
-      P.refuse("a map that cannot be read")
-    end
-    if tag == 10 then
-      key = s:sub(start, start + length - 1)
-    elseif tag == 18 then
-      value = s:sub(start, start + length - 1)
-    end
-    at = start + length
-  end
-  return key .. "=" .. value
-end
-
 local function skip_group(s, at, last, number, depth)
   while true do
     local tag, high, body = varint(s, at, last)
@@ -201,7 +180,17 @@ local function delimited(message, field, s, tag_at, start, stop, depth)
     entry.m = read(field.type, s, start, stop, depth + 1, entry.m)
     put(message, field, entry)
   elseif kind == "map" then
-    put(message, field, {v = map_entry(s, start, stop), o = tag_at - 1, n = stop - tag_at + 1})
+    local pair = read(PAIR, s, start, stop, depth + 1)
+    local key, value = pair.key and pair.key.v or "", pair.value and pair.value.v or ""
+    if pair.is_strange then
+      return -- an entry with anything else in it is none
+    end
+    for index, before in ipairs(message[field[2]] or {}) do
+      if before.key == key then
+        table.remove(message[field[2]], index) -- the last one counts
+      end
+    end
+    put(message, field, {v = key .. "=" .. value, key = key, o = tag_at - 1, n = stop - tag_at + 1})
   elseif kind == "string" then
     local text = s:sub(start, stop)
     if text:find("[\128-\255]") and not is_utf8(text) then
@@ -250,6 +239,7 @@ function read(name, s, first, last, depth, into)
     end
     local field = by_number[number]
     local fits = field and WIRE_TYPE[field[3]] == wire
+    message.is_strange = message.is_strange or not fits
     if wire == 0 then
       local low, high, behind = varint(s, body, last)
       if fits then

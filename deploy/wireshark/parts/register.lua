@@ -60,7 +60,7 @@ function P.json_proto.dissector(tvb, pinfo, tree)
   end
   local ctx = context(P.json_proto, tvb, pinfo, tree)
   local text, kind = P.json_record(ctx, P.buffer(tvb))
-  if json and not ctx.is_cut and ctx.problems == 0 then
+  if json and not ctx.is_cut and (kind ~= "unknown" or ctx.problems == 0) then
     P.inner(ctx, json, tvb)
   end
   P.ends(ctx, node(), "")

@@ -289,7 +289,7 @@ def test_ten_thousand_packets_in_a_few_seconds(tshark: Tshark, tmp_path: Path) -
     shown = tshark(file, "-Y", "pvnet.vmc.type == 6", "-T", "fields", "-e", "pvnet.vmc.length").split()
     took = time.perf_counter() - began
     assert [int(text) for text in shown] == list(range(5000))
-    assert took < 20, took  # 3 s where nothing else runs
+    assert took < 20, took  # a few seconds; the machine may be busy
 
 
 def test_the_plugin_is_up_to_date() -> None:

@@ -85,6 +85,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/python proto/generate.py --check
 	$(BIN)/python proto/compat.py
+	$(BIN)/python deploy/wireshark/generate.py --check
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix

@@ -25,6 +25,13 @@ from textwrap import wrap
 from typing import Any
 
 import pvnet_services.mdev_migration
+from pvnet.capture import expect, pcapng, pvcap
+from pvnet.capture import filter as capture_filter
+from pvnet.capture import hcall_trace as trace_lines
+from pvnet.capture import transcript as vmc_transcript
+from pvnet.capture.decode import FIELDS, FieldSpec
+from pvnet.capture.importers import calls as imported_calls
+from pvnet.capture.importers import simpletrace, tracepoints
 from pvnet.cli import mdev as mdev_cli
 from pvnet.cli.hcall import support_matrix
 from pvnet.cli.main import VERBS
@@ -75,7 +82,8 @@ from pvnet.vmc.router import RouterRc, RouterService
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = tuple(
-    ROOT / "docs" / name for name in ("vmc.md", "scm.md", "vbus.md", "network.md", "mdev.md", "topology.md", "cli.md")
+    ROOT / "docs" / name
+    for name in ("vmc.md", "scm.md", "vbus.md", "network.md", "mdev.md", "capture.md", "topology.md", "cli.md")
 )
 PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 DECISION = re.compile(r"(?:(?:A )?[Dd]oubts? decided|Decided(?: here)?)(?:\s*\(.*?\))?[.:]\s+(.*)", re.DOTALL)
@@ -93,6 +101,9 @@ SOURCES_OF_VBUS_DECISIONS = {
     "vbus": ("layout", "south", "north", "venet_checks", "venet_connection", "venet_north"),
 }
 SOURCES_OF_MDEV_DECISIONS = {"mdev": ("ccw_translate",)}
+SOURCES_OF_CAPTURE_DECISIONS = {"capture": ("roles",)}
+SHOWN_NAMES = 12
+"""How many names of a field's values are listed."""
 UNITS: Mapping[str, Callable[[int], str]] = {
     **dict.fromkeys(("memory", "size", "block_size"), lambda value: f"{value >> 20}MiB"),
     "label_size": lambda value: f"{value >> 10}KiB",
@@ -571,6 +582,42 @@ def mdev_verbs() -> str:
     return table(("verb", "what it does"), rows)
 
 
+# --- captures ---------------------------------------------------------------------------------------------------------
+
+
+def names_of(spec: FieldSpec) -> str:
+    """List what a field's numbers are called, or how many of them have names."""
+    names = list(dict.fromkeys(f"`{name}`" for name in spec.values.values()))
+    many = f"{len(names)} names, such as {', '.join(names[:3])}"
+    return (many if len(names) > SHOWN_NAMES else ", ".join(names)) or "-"
+
+
+def capture_fields() -> str:
+    """List the fields by layer; those that only have a name and a type in one line below."""
+    layers: dict[str, list[FieldSpec]] = {}
+    for name, spec in sorted(FIELDS.items()):
+        layers.setdefault(name.partition(".")[0], []).append(spec)
+    text = ""
+    for layer, specs in layers.items():
+        told = [spec for spec in specs if spec.help or spec.values]
+        rows = [
+            (f"`{s.name}`", f"{s.type}{' (bits)' if s.flags else ''}", s.help or "-", names_of(s))
+            for s in told
+        ]  # fmt: skip
+        text += f"**{layer}**\n\n"
+        if rows:
+            text += table(("field", "type", "meaning", "names of its values"), rows) + "\n"
+        others = ", ".join(f"`{spec.name}` ({spec.type})" for spec in specs if spec not in told)
+        if others:
+            text += f"{'Also: ' if rows else ''}{others}\n\n"
+    return text.rstrip("\n") + "\n"
+
+
+def record_fields() -> str:
+    """List what every record has."""
+    return table(("name", "meaning"), [(f"`{n}`", text) for n, text in capture_filter.RECORD_FIELDS.items()])
+
+
 # --- topology, command line -------------------------------------------------------------------------------------------
 
 
@@ -718,6 +765,18 @@ PARTS: dict[str, Callable[[], str]] = {
     "mdev-move": lambda: drawing(pvnet_services.mdev_migration.__doc__),
     "mdev-decisions": lambda: decisions(SOURCES_OF_MDEV_DECISIONS),
     "mdev-verbs": mdev_verbs,
+    "capture-blocks": lambda: rst_table(pcapng.__doc__),
+    "capture-custom": lambda: rst_table(pvcap.__doc__, ("block, option", "layout")),
+    "capture-filter": lambda: drawing(capture_filter.__doc__),
+    "capture-record-fields": record_fields,
+    "capture-fields": capture_fields,
+    "capture-tracepoints": lambda: rst_table(tracepoints.__doc__, ("event", "what it says")),
+    "capture-simpletrace": lambda: drawing(simpletrace.__doc__),
+    "capture-imported": lambda: drawing(imported_calls.__doc__),
+    "capture-trace": lambda: drawing(trace_lines.__doc__),
+    "capture-transcript": lambda: drawing(vmc_transcript.__doc__),
+    "capture-rules": lambda: drawing(expect.__doc__),
+    "capture-decisions": lambda: decisions(SOURCES_OF_CAPTURE_DECISIONS),
     "topology-keys": topology_keys,
     "verbs": verbs,
 }

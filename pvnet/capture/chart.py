@@ -201,23 +201,23 @@ class Collector:
 
     def _event(self, decoded: Decoded, source: str, target: str, wrong: list[str]) -> Event:
         record, matched = decoded.record, self._watch.matched
+        error = printable(error_of(decoded)[:60]) if decoded.is_reply or not decoded.pair else ""
         event = Event(
             record.number, self._now, source, target, decoded.kind, channel_of(decoded.kind), short(decoded),
-            said(decoded, matched), is_reply=decoded.is_reply, error=printable(error_of(decoded)[:60]),
+            said(decoded, matched), is_reply=decoded.is_reply, error=error,
             wrong=tuple(printable(text[:300]) for text in wrong[:_MAX_WRONG]),
             size=max(len(record.data), record.original_bytes), interface=printable(record.interface.name[:_MAX_NAME]),
         )  # fmt: skip
-        took = decoded.get("hcall.took_ns")
         if matched is not None:
             event.asked = self._calls.pop(matched.call.record.number, None)
             event.asked_number = matched.call.record.number
             event.latency_ns = matched.latency_ns
             event.call = event.asked.call if event.asked is not None else printable(call_name(matched.call)[:60])
-        elif isinstance(took, int):
-            event.latency_ns, event.call = took, printable(call_name(decoded)[:60])
         elif decoded.pair and not decoded.is_reply:
             event.call = printable(call_name(decoded)[:60])
             self._calls[record.number] = event
+        elif isinstance(took := decoded.get("hcall.took_ns"), int):
+            event.latency_ns, event.call = took, printable(call_name(decoded)[:60])
         return event
 
     def chart(self, title: str = "") -> Chart:
@@ -254,7 +254,8 @@ class Collector:
         shown = [name for name in order if counts[name]]
         if len(shown) <= MAX_NODES:
             return (shown if self._options.nodes else arranged(shown, self._events)), 0
-        busy = {name for name, _count in counts.most_common(MAX_NODES - 1)} - {OTHERS}
+        del counts[OTHERS]
+        busy = {name for name, _count in counts.most_common(MAX_NODES - 1)}
         for event in self._events:
             event.source = event.source if event.source in busy or not event.source else OTHERS
             event.target = event.target if event.target in busy or not event.target else OTHERS

@@ -63,5 +63,7 @@ def _detail(decoded: Decoded) -> list[object]:
 
 
 def _cut(text: str) -> str:
+    if len(text) <= _MAX_TEXT and text.isprintable():
+        return text
     text = printable(text[: _MAX_TEXT + 1])
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"

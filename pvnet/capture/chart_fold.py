@@ -59,7 +59,8 @@ def _same(sums: npt.NDArray[np.uint64], period: int) -> npt.NDArray[np.bool_]:
     if len(sums) <= 2 * period:
         return np.zeros(0, bool)
     stretch = sums[period:] - sums[:-period]
-    return stretch[:-period] == stretch[period:]
+    same: npt.NDArray[np.bool_] = stretch[:-period] == stretch[period:]
+    return same
 
 
 def _choose(

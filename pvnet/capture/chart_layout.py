@@ -26,10 +26,12 @@ FRAME_BOTTOM: Final = 12
 PAD: Final = 26
 """Room between a label and the lifelines at its ends."""
 MIN_GAP, MAX_GAP = 120, 380
-RIGHT: Final = 260
+MIN_RIGHT, MAX_RIGHT = 200, 480
 TAIL: Final = 40
 _MAX_BREAKS: Final = 20
 _LANES: Final = 4
+_EXTRA: Final = 14
+"""Characters of a latency behind a label."""
 
 
 @dataclass(slots=True)
@@ -142,21 +144,22 @@ def place(chart: Chart, events: list[Event]) -> tuple[dict[str, float], float]:
         if not event.source:
             continue
         first = places[event.source]
-        room = columns(event.label) + (0 if event.latency_ns is None else 12)
+        room = columns(event.label) + (2 if event.error else 0)
+        room += _EXTRA if event.latency_ns is not None or event.is_open else 0
         if event.is_local:
             wanted[first].append(room)
         elif abs(places[event.target] - first) == 1:
             wanted[min(first, places[event.target])].append(room)
     xs: dict[str, float] = {}
-    x = float(LEFT + 60)
+    x, need = float(LEFT + 60), 0.0
     for number, name in enumerate(chart.nodes):
         xs[name] = x
         widths = sorted(wanted[number])
-        need = widths[(len(widths) - 1) * 9 // 10] * CHAR + 2 * PAD if widths else 0
+        need = widths[len(widths) * 9 // 10] * CHAR + 2 * PAD if widths else 0
         need = max(need, (min(columns(name), 24) + 5) * CHAR)
         x += min(max(need, MIN_GAP), MAX_GAP)
     last = xs[chart.nodes[-1]] if chart.nodes else x
-    return xs, max(last + RIGHT, 760.0)
+    return xs, max(last + min(max(need, MIN_RIGHT), MAX_RIGHT), 760.0)
 
 
 def _long_gaps(chart: Chart, steps: list[tuple[int, Fold | None]]) -> dict[int, int]:
@@ -168,7 +171,7 @@ def _long_gaps(chart: Chart, steps: list[tuple[int, Fold | None]]) -> dict[int, 
     if not gaps:
         return {}
     ordered = sorted(gaps.values())
-    least = max(ordered[len(ordered) // 2] * 20, sum(ordered) // 50, 1)
+    least = max(ordered[(len(ordered) - 1) // 2] * 20, sum(ordered) // 50, 1)
     longest = sorted((index for index in gaps if gaps[index] >= least), key=lambda index: -gaps[index])
     return {index: gaps[index] for index in longest[:_MAX_BREAKS]}
 

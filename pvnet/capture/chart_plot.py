@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pvnet.capture.chart_series import PERCENTILES, Series
 from pvnet.capture.chart_text import CHANNELS, fit
+from pvnet.capture.decode_fields import printable
 from pvnet.capture.summary import duration
 from pvnet.core.errors import UnavailableError
 
@@ -41,7 +42,7 @@ def plot(series: Series, kind: PlotKind, format_: str, title: str = "") -> bytes
         raise UnavailableError(f"plots need matplotlib ({error}): pip install 'pvnet[plot]'") from None
     from io import BytesIO
 
-    settings: dict[str, Any] = {
+    settings: Any = {
         "text.parse_math": False,  # a name with two dollars is no formula
         "svg.hashsalt": "pvnet",
         "font.size": 9.0,
@@ -65,7 +66,7 @@ def plot(series: Series, kind: PlotKind, format_: str, title: str = "") -> bytes
 
 def _plain(text: str, room: int) -> str:
     """Only what every font has: a name may hold anything, and a legend hides what begins with an underscore."""
-    text = fit(text, room).encode("ascii", "backslashreplace").decode().replace("\\u2026", "...")
+    text = fit(printable(text), room).encode("ascii", "backslashreplace").decode().replace("\\u2026", "...")
     return f" {text}" if text.startswith("_") else text
 
 
@@ -81,22 +82,24 @@ def _latency(figure: Figure, series: Series) -> None:
         label = f"{_plain(name, 34)}: {len(found)}"
         if name in series.latency.calls:
             total = series.latency.calls[name].total
-            values = (duration(total.percentile(percent)) for percent in PERCENTILES)
-            label = f"{_plain(name, 34)}: {total.count}; {' / '.join(values)}"
+            shown = (duration(total.percentile(percent)) for percent in PERCENTILES)
+            label = f"{_plain(name, 34)}: {total.count}; {' / '.join(shown)}"
         points.scatter(
-            [at / 1e9 for at, _took in found], [max(took, 1) / 1e6 for _at, took in found], s=12, alpha=0.7,
+            [at / 1e9 for at, _took in found], [max(took, 1) for _at, took in found], s=12, alpha=0.7,
             color=_COLOURS[number % len(_COLOURS)], marker=_MARKERS[number % len(_MARKERS)], linewidths=0, label=label,
         )  # fmt: skip
     points.set_yscale("log")
-    points.set_ylabel("latency (ms)")
+    points.set_ylabel("latency")
     title = "call: replies; p50 / p90 / p99"
     points.legend(title=title, fontsize=8, title_fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     windows = series.latency.over_time()
     for percent, style, colour in zip(PERCENTILES, ("-", "--", ":"), _COLOURS, strict=False):
-        times, values_ms = [at / 1e9 for at, _row in windows], [max(row[percent], 1) / 1e6 for _at, row in windows]
-        over_time.plot(times, values_ms, style, color=colour, marker=".", label=f"p{percent:.0f}")
+        times, values = [at / 1e9 for at, _row in windows], [max(row[percent], 1) for _at, row in windows]
+        over_time.plot(times, values, style, color=colour, marker=".", label=f"p{percent:.0f}")
     over_time.set_yscale("log")
-    over_time.set_ylabel("all calls (ms)")
+    over_time.set_ylabel("all calls")
+    for axis in (points, over_time):
+        axis.yaxis.set_major_formatter(lambda value, _place: duration(value))
     over_time.set_xlabel("time (s)")
     over_time.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 
@@ -117,8 +120,16 @@ def _throughput(figure: Figure, series: Series) -> None:
             )  # fmt: skip
         axis.set_ylabel(f"{unit}, per {duration(bins.width_ns)}")
         axis.set_ylim(bottom=0)
+        axis.yaxis.set_major_formatter(lambda value, _place: _amount(value))
     axes[0].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     axes[1].set_xlabel("time (s)")
+
+
+def _amount(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:g} {unit}"
+    return f"{value:g}"
 
 
 def _nothing(figure: Figure, text: str) -> None:

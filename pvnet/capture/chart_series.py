@@ -14,7 +14,7 @@ from pvnet.capture.decode import Decoded
 from pvnet.capture.pairs import Matched
 from pvnet.capture.summary import Latencies, call_name
 
-MAX_BINS: Final = 400
+MAX_BINS: Final = 240
 MAX_POINTS: Final = 20_000
 MAX_CALLS: Final = 64
 FIRST_WIDTH_NS: Final = 1_000

@@ -89,12 +89,12 @@ def chart(
         if most is not None or nodes:
             raise ConfigError("--plot has no use for --max and --nodes")
         series = _series(file, options, problems)
-        _write(output, plot(series, kind, form, name))
+        write_whole(output, plot(series, kind, form, name))
         said = f"{series.messages} messages, {series.latency.all.count} calls with replies"
     else:
         drawn = _collected(file, options, problems, name)
         text = html(drawn) if form == "html" else svg(drawn, most or MAX_ARROWS)
-        _write(output, text.encode("utf-8", "backslashreplace"))
+        write_whole(output, text.encode("utf-8", "backslashreplace"))
         said = ", ".join((headline(drawn), *drawn.notes))
     say(f"{output}: {said}")
     if problems.texts:
@@ -105,7 +105,7 @@ def chart(
 def _collected(file: Path, options: ChartOptions, problems: Problems, title: str) -> Chart:
     collector = Collector(options)
     dropped: dict[str, int] = {}
-    with _opened(file, problems, dropped) as records:
+    with opened(file, problems, dropped) as records:
         for record in records:
             collector.feed(record)
     drawn = collector.chart(title)
@@ -116,7 +116,7 @@ def _collected(file: Path, options: ChartOptions, problems: Problems, title: str
 
 def _series(file: Path, options: ChartOptions, problems: Problems) -> Series:
     series, watch = Series(), Violations()
-    with _opened(file, problems, {}) as records:
+    with opened(file, problems, {}) as records:
         for record in records:
             decoded = decode(record)
             watch.feed(decoded)
@@ -128,14 +128,14 @@ def _series(file: Path, options: ChartOptions, problems: Problems) -> Series:
 
 
 @contextmanager
-def _opened(file: Path, problems: Problems, dropped: dict[str, int]) -> Iterator[Iterator[Record]]:
+def opened(file: Path, problems: Problems, dropped: dict[str, int]) -> Iterator[Iterator[Record]]:
     """Open a file of any format; ``dropped`` is filled when its records have been read."""
     if str(file) == "-":
         with tempfile.NamedTemporaryFile(prefix="pvnet-chart-") as copy:
             shutil.copyfileobj(sys.stdin.buffer, copy)
             copy.flush()
             try:
-                with _opened(Path(copy.name), problems, dropped) as records:
+                with opened(Path(copy.name), problems, dropped) as records:
                     yield records
             except ConfigError as error:
                 raise ConfigError(str(error).replace(copy.name, "standard input")) from None
@@ -158,7 +158,7 @@ def _opened(file: Path, problems: Problems, dropped: dict[str, int]) -> Iterator
         yield iter(open_any(file, problems))
 
 
-def _write(output: Path, data: bytes) -> None:
+def write_whole(output: Path, data: bytes) -> None:
     """Write the whole file or none of it."""
     try:
         if output.exists() and not output.is_file():  # a pipe, /dev/null

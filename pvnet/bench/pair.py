@@ -146,7 +146,7 @@ def _fds(name: str, *, one_way: bool) -> tuple[int, ...]:
         case "mp-pipe" if one_way:
             reading, writing = os.pipe()
             return writing, reading
-        case "mp-pipe" | "uvloop-unix" | "pvnet":
+        case "mp-pipe" | "uvloop-unix" | "pvnet" | "pvnet-recorded":
             one, other = socket.socketpair()
             return one.detach(), other.detach()
         case "eventfd":

@@ -22,6 +22,7 @@ from pvnet.bench.placement import pin
 
 ENDS: Final[Mapping[str, str]] = {
     "pvnet": "pvnet.bench.ring_end:RingEnd",
+    "pvnet-recorded": "pvnet.bench.capture:RecordedRingEnd",
     "pyzmq-ipc": "pvnet.bench.zmq_ends:OneByOne",
     "pyzmq-packed": "pvnet.bench.zmq_ends:Packed",
     "mp-pipe": "pvnet.bench.socket_ends:PipeEnd",

@@ -27,6 +27,7 @@ SCENARIOS = {
         *("region-read-rtt", "region-write-rtt", "region-read-pipelined", "region-write-pipelined"),
         *("irq-rtt", "ccw-read", "dma"),
     ),
+    "capture": ("write", "read", "vmc-overhead", "ring-overhead"),
 }
 """Every scenario with its cases, in the order in which they are measured."""
 _FUNCTIONS = {
@@ -37,6 +38,7 @@ _FUNCTIONS = {
     "ring": "pvnet.bench.ring:bench_ring",
     "venet": "pvnet.bench.venet:bench_venet",
     "mdev": "pvnet.bench.mdev:bench_mdev",
+    "capture": "pvnet.bench.capture:bench_capture",
 }
 """What measures a scenario; imported when it is asked for, since each brings its own libraries."""
 

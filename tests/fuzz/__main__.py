@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
@@ -27,7 +28,9 @@ def main() -> int:
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="only these (may be repeated)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", type=int, metavar="NUMBER", help="this input of the one target, after its block's")
-    parser.add_argument("--keep", type=Path, default=Path("fuzz-failures"), help="where inputs go that failed")
+    parser.add_argument(
+        "--keep", type=Path, default=Path(tempfile.gettempdir()) / "pvnet-fuzz", help="where inputs go that failed"
+    )
     args = parser.parse_args()
     names = args.target or list(TARGETS)
     seeds = make_seeds(demo_records())

@@ -24,7 +24,7 @@ LINKTYPE_ENVELOPE: Final = 147
 LINKTYPE_HCALL: Final = 148
 """USER1: one record of an hcall trace or of a VMC transcript, as a line of JSON (imports that were no envelopes)."""
 LINKTYPE_MEMORY: Final = 149
-"""USER2: memory that moved without a message: kind u8 (1 RDMA, 2 ring), 7 zero bytes, address u64, then the bytes;
+"""USER2: memory that moved without a message: kind u8 (1 RDMA), 7 zero bytes, address u64, then the bytes;
 big-endian."""
 
 

@@ -23,9 +23,7 @@ def record(
     ],
     snaplen: Annotated[
         int,
-        typer.Option(
-            "--snaplen", min=0, max=65536, help="Bytes of RDMA and ring contents per record; 0: none of them."
-        ),
+        typer.Option("--snaplen", min=0, max=65536, help="Bytes of each RDMA copy and switch frame; 0: only messages."),
     ] = 0,
     seconds: Annotated[
         float | None, typer.Option("--seconds", min=0.001, max=86400, help="How long; without it until Ctrl-C.")
@@ -63,7 +61,7 @@ async def _record(output: Path, snaplen: int, seconds: float | None, lab_name: s
             except OSError as error:
                 raise ConfigError(f"--output {output}: {error.strerror}") from None
             writer = CaptureWriter(file.write, make_info(topology_json(lab.topology)))
-            recorder = await stack.enter_async_context(Recorder(lab, writer, snaplen=snaplen))
+            recorder = await stack.enter_async_context(Recorder(lab, writer, snaplen=snaplen, flush=file.flush))
             for problem in recorder.problems:
                 sys.stderr.write(f"pvnet: {problem}\n")
             sys.stderr.write(f"recording {len(recorder.nodes)} nodes of lab {lab.name}; Ctrl-C ends it\n")

@@ -12,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
+import json
 import socket
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Self
 
@@ -24,7 +26,7 @@ from pvnet.capture.pvcap import CaptureWriter
 from pvnet.client.lab import Lab
 from pvnet.core.errors import PvnetError, WireError
 from pvnet.pb.v1.envelope_pb2 import Envelope
-from pvnet.pb.v1.management_pb2 import Management, Tap
+from pvnet.pb.v1.management_pb2 import Management, ShowStatus, Tap
 from pvnet.runtime.message_tap import BUFFER_BYTES, HELLO, PACKET_MAX, TapRecord, decode
 from pvnet.runtime.topology import SUPERVISOR
 from pvnet.transport.link import PeerUp
@@ -47,7 +49,9 @@ class _Source:
 class Recorder:
     """See the module's text; ``async with``.  ``snaplen``: bytes of memory contents per record, 0 for none."""
 
-    def __init__(self, lab: Lab, writer: CaptureWriter, *, snaplen: int = 0) -> None:
+    def __init__(
+        self, lab: Lab, writer: CaptureWriter, *, snaplen: int = 0, flush: Callable[[], object] = lambda: None
+    ) -> None:
         self.received: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.nodes: set[str] = set()
@@ -58,6 +62,7 @@ class Recorder:
         self._lab = lab
         self._writer = writer
         self._snaplen = snaplen
+        self._flush = flush
         self._interfaces: dict[tuple[str, str, int], Interface] = {}
         self._sources: dict[int, _Source] = {}
         self._waiting: list[tuple[int, int, Interface, TapRecord]] = []
@@ -79,7 +84,7 @@ class Recorder:
         names = [SUPERVISOR, *self._lab.topology.node_names]
         for name in names:
             endpoint.watch(name)
-        await endpoint.wait_peer(SUPERVISOR)
+        await self._wait_for_running()
         await asyncio.gather(*(self._tap(name) for name in names))
         return self
 
@@ -95,8 +100,20 @@ class Recorder:
         if self._timer is not None:
             self._timer.cancel()
         self._write_until(None)
-        self._writer.statistics(dict(self.received), dict(self.dropped))
+        seen = self.received + self.dropped
+        self._writer.statistics(dict(seen), dict(self.dropped))
+        self._flush()
         self._scratch.cleanup()
+
+    async def _wait_for_running(self) -> None:
+        """Wait until every node that runs is known to us, or for a while: the others are recorded when they come."""
+        endpoint = self._lab.endpoint
+        await endpoint.wait_peer(SUPERVISOR)
+        reply = await self._lab.command(SUPERVISOR, Management(show_status=ShowStatus()))
+        running = [node["name"] for node in json.loads(reply.status_json)["nodes"] if node["state"] == "running"]
+        known = set(self._lab.topology.node_names)
+        with contextlib.suppress(PvnetError):
+            await asyncio.gather(*(endpoint.wait_peer(name, timeout=_ASK_S) for name in running if name in known))
 
     # --- nodes -------------------------------------------------------------------------------------------------------
 
@@ -159,6 +176,8 @@ class Recorder:
 
     def _take(self, source: _Source, record: TapRecord) -> None:
         if record.link_type == HELLO:
+            if record.dropped:
+                self.dropped[f"{source.node}/state"] += record.dropped
             source.node = record.data.decode(errors="replace")
             self.nodes.add(source.node)
             return
@@ -182,6 +201,7 @@ class Recorder:
         """Write what no earlier record can come in front of any more."""
         self._timer = None
         self._write_until(time.time_ns() - int(_ORDER_S * 1e9))
+        self._flush()
         if self._waiting:
             self._timer = self._loop.call_later(_ORDER_S, self._write)
 

@@ -18,6 +18,7 @@ node's name.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import time
@@ -145,5 +146,9 @@ class MessageTap:
             self.sent += 1
 
     def close(self) -> None:
-        """Send nothing more; idempotent."""
+        """Send nothing more but how many were dropped last; idempotent."""
+        if self._pending and self._socket.fileno() >= 0:
+            with contextlib.suppress(OSError):
+                name = self.node.encode()
+                self._socket.send(encode(OUT, HELLO, self._pending, time.time_ns(), b"", b"", name, len(name)))
         self._socket.close()

@@ -43,6 +43,7 @@ def topology() -> Topology:
         update={
             "lab": made.lab.model_copy(update={"ready_timeout_s": 60.0}),
             "partitions": partitions,
+            "mdev_hosts": [],
             "bridge": made.bridge.model_copy(update={"restart": Restart(policy="never")}),
         }
     )

@@ -156,7 +156,7 @@ WORLDS = [
 
 
 def topology(**tables: Any) -> Topology:
-    """The default topology without storage, network and mdevs, with other tables; a lab name that no other scenario has."""
+    """The default topology without storage, network and mdevs, with other tables and a lab name of its own."""
     made = default_topology(f"b{next(_numbers)}")
     made.partitions[:] = [partition.model_copy(update={"scm": [], "venet": []}) for partition in made.partitions]
     made.switches.clear()

@@ -27,7 +27,7 @@ AGAIN = Restart(policy="always", max_restarts=1000, window_s=0.5)
 
 
 def topology(name: str, **lab: Any) -> Topology:
-    """The default topology without storage, network and mediated devices, whose nodes may die as often as a test wants."""
+    """The default topology without storage, network and mdevs, whose nodes may die as often as a test wants."""
     made = default_topology(name)
     partitions = [p.model_copy(update={"scm": [], "venet": [], "restart": AGAIN}) for p in made.partitions]
     assert made.manager is not None

@@ -44,7 +44,14 @@ class Gone:
     node: str
 
 
-RoleInput: TypeAlias = Begin | Heard | Answered | Unanswered | Gone | Tick
+@dataclass(frozen=True, slots=True)
+class Here:
+    """A node has come."""
+
+    node: str
+
+
+RoleInput: TypeAlias = Begin | Heard | Answered | Unanswered | Gone | Here | Tick
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,9 @@ messages to send come out.
 * A call by the living gets the recorded answer of the call that it was matched with.  One that the recording does not
   have gets the answer to an equal call before it; memory is read and written in an image of the node's memory, made of
   what the recording shows of it; a question for status is answered; everything else is refused.
+* Who may come after the play has begun (``late``) is waited for when it is its turn, ``wait_s`` seconds from the
+  beginning at most; the pace of the recording goes on from there.  What would have passed with somebody who has not
+  come is left out and counted.
 * Correlations, incarnations, streams and sequence numbers are the link's business and made anew.  Identifiers that the
   living chose differently are translated (:mod:`pvnet.capture.expect`).
 
@@ -26,6 +29,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, OrderedDict, deque
+from collections.abc import Collection
 from typing import Final
 
 from pvnet.capture.expect import DEFAULT_RULES, Difference, Expectation, Rules, describe
@@ -38,6 +42,7 @@ from pvnet.capture.role_io import (
     Begin,
     Gone,
     Heard,
+    Here,
     Post,
     Refuse,
     Reply,
@@ -54,6 +59,8 @@ from pvnet.pb.v1.papr_pb2 import MemoryReply
 
 PATIENCE_S: Final = 5.0
 """How much longer than then an answer may take."""
+WAIT_S: Final = 10.0
+"""How long others may take to come."""
 _LOOK_AHEAD: Final = 256
 """How many recorded messages of a sender a living one is compared with."""
 _ANSWERS_KEPT: Final = 1024
@@ -69,6 +76,8 @@ class Role:
         rules: Rules = DEFAULT_RULES,
         speed: float | None = None,
         patience_s: float = PATIENCE_S,
+        late: Collection[str] = (),
+        wait_s: float = WAIT_S,
     ) -> None:
         self.plan = plan
         self.expectation = Expectation(rules, plan.lore)
@@ -77,6 +86,11 @@ class Role:
         self._rules = rules
         self._speed = speed
         self._patience_s = patience_s
+        self.late = set(late)  # who may still come
+        self.absent: set[str] = set()  # who should have come by now
+        self.left_out: Counter[str] = Counter()  # recorded messages that are not played, by reason
+        self._wait_s = wait_s
+        self._wait_until = 0.0
         self._begun: float | None = None
         self._progress = 0.0  # when something last happened
         self._next = 0  # first act that has not passed: all before it have been said, heard or missed
@@ -98,7 +112,11 @@ class Role:
         match event:
             case Begin():
                 self._begun = self._progress = now
+                self._wait_until = now + self._wait_s
+            case Here(node):
+                self._here(node, now)
             case Heard(envelope):
+                self._here(envelope.source, now)
                 self._hear(envelope, now)
             case Answered(tag, envelope):
                 self._answered(tag, envelope, now)
@@ -117,6 +135,8 @@ class Role:
         if self._begun is None or self.is_done:
             return None
         act = self.plan.acts[self._next]
+        if act.peer in self.late:
+            return self._wait_until
         return self._due(act) if act.is_out else self._limit(act)
 
     @property
@@ -135,7 +155,22 @@ class Role:
 
     def _limit(self, act: Act) -> float:
         """Until when a message is waited for: as long as then, and some patience."""
-        return max(self._progress, self._due(act)) + act.gap_ns / NS + self._patience_s
+        limit = max(self._progress, self._due(act)) + act.gap_ns / NS + self._patience_s
+        return max(limit, self._wait_until) if act.peer in self.late else limit
+
+    def _here(self, node: str, now: float) -> None:
+        """Somebody has come: what it was waited for is no delay of what follows."""
+        self.absent.discard(node)
+        self._gone.discard(node)
+        if node not in self.late:
+            return
+        self.late.discard(node)
+        if self._begun is None or self.is_done:
+            return
+        act = self.plan.acts[self._next]
+        if act.peer == node:
+            self._progress = now
+            self._begun += max(0.0, now - self._due(act))
 
     def _play(self, now: float) -> None:
         """Pass all acts whose time has come."""
@@ -144,7 +179,15 @@ class Role:
         acts = self.plan.acts
         while self._next < len(acts):
             act = acts[self._next]
-            if act.is_out:
+            if act.peer in self.late:
+                if now < self._wait_until:
+                    return
+                self.absent |= self.late
+                self.late.clear()
+            if act.peer in self.absent and not self._heard[act.index]:
+                self._take(act)
+                self.left_out[f"with {act.peer}, who has not come"] += 1
+            elif act.is_out:
                 if self._due(act) > now:
                     return
                 self._say(act)
@@ -162,6 +205,8 @@ class Role:
         for act in acts[self._next :]:
             if act.is_out:
                 break
+            if act.peer in self.absent:
+                continue
             if not self._heard[act.index] and (now >= self._limit(act) or act.peer in self._gone):
                 self._miss(act, f"nothing: {act.peer} has ended" if act.peer in self._gone else "nothing")
         self._progress = now

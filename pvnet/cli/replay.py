@@ -66,7 +66,7 @@ def replay(
         float, typer.Option("--patience", min=0.01, max=3600, help="Seconds that an answer may take longer than then.")
     ] = 5.0,
     wait: Annotated[
-        float, typer.Option("--wait", min=0.01, max=3600, help="Seconds to wait for the other nodes.")
+        float, typer.Option("--wait", min=0.01, max=3600, help="Seconds that other nodes of the lab may take to come.")
     ] = 10.0,
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Also when a node of that name runs: it ends.")
@@ -276,21 +276,28 @@ async def _play_role(job: _Job, lab: Lab, node: str) -> _Found:
             f"{node} runs in lab {lab.name}: expected one that does not (autostart = false, pvnet lpar off), "
             "or --take-over"
         )
-    here = {peer for peer in everybody.peers if peer != node and await _is_there(lab, peer, 0.5)}
-    if not here:
-        raise UnreachableError(f"nobody is here whom {node} speaks with: {', '.join(everybody.peers)}")
-    plan: Plan = make_plan(records, node, peers=here, pace=job.pace, rules=job.rules)
+    others = [peer for peer in everybody.peers if peer != node]
+    there = await asyncio.gather(*(_is_there(lab, peer, 0.5) for peer in others))
+    here = {peer for peer, is_there in zip(others, there, strict=True) if is_there}
+    late = {peer for peer in others if peer in lab.topology.node_names} - here
+    if not here and not late:
+        raise UnreachableError(
+            f"nobody is here or can come whom {node} speaks with: {', '.join(others)}; --map OLD=NEW gives other names"
+        )
+    if late:
+        sys.stderr.write(f"{node}: waiting up to {job.wait:g} s for {', '.join(sorted(late))}\n")
+    plan: Plan = make_plan(records, node, peers=here | late, pace=job.pace, rules=job.rules)
     broker = find_lab(job.lab)[1].broker_url().text()
     loops, count = job.pace.loops, 0
     found: _Found | None = None
     while loops is None or count < loops:
         count += 1
-        role = Role(plan, rules=job.rules, speed=job.pace.speed, patience_s=job.patience)
+        role = Role(plan, rules=job.rules, speed=job.pace.speed, patience_s=job.patience, late=late, wait_s=job.wait)
         port = make_port(broker, lab.name, node, unix=lab.topology.lab.unix)
         endpoint = Endpoint(port, lab=lab.name, name=node, role=role_name(lab.topology, node))
         with _progress(node) as progress:
             await play_role(endpoint, role, wait_s=job.wait, progress=progress)
-        found = _Found(node, role.expectation, role.counters["said"], dict(plan.left_out), count)
+        found = _Found(node, role.expectation, role.counters["said"], dict(plan.left_out + role.left_out), count)
         if found.differences:
             break
     assert found is not None

@@ -20,6 +20,7 @@ from pvnet.capture.role_io import (
     Begin,
     Gone,
     Heard,
+    Here,
     Post,
     Refuse,
     Reply,
@@ -35,7 +36,7 @@ from pvnet.pb.v1.management_pb2 import IssueHcall, Management
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.topology import BRIDGE, HYPERVISOR, Topology
 from pvnet.transport.envelope import CHANNEL_OF_BODY, REPLY_BODIES
-from pvnet.transport.link import PeerDown
+from pvnet.transport.link import PeerDown, PeerUp
 
 Progress = Callable[[int, int], None]
 """Told how many messages have passed, of how many."""
@@ -55,6 +56,7 @@ class RolePlayer:
         self._queue: list[RoleInput] = []
         for kind in CHANNEL_OF_BODY.keys() - REPLY_BODIES - _LINK_BODIES:
             endpoint.on(kind, self._heard)
+        endpoint.on_peer_up.append(self._peer_up)
         endpoint.on_peer_down.append(self._peer_down)
 
     async def run(self) -> None:
@@ -74,6 +76,9 @@ class RolePlayer:
 
     def _heard(self, envelope: Envelope) -> None:
         self._feed(Heard(envelope))
+
+    def _peer_up(self, event: PeerUp) -> None:
+        self._feed(Here(event.node))
 
     def _peer_down(self, event: PeerDown) -> None:
         self._feed(Gone(event.node))
@@ -137,16 +142,23 @@ async def play_role(
 ) -> None:
     """Join as the endpoint's node, wait for the others, play to the end, leave.
 
-    :param wait_for: who must be there before it begins; default: everybody in the plan.
-    :raises UnreachableError: somebody is not there within ``wait_s`` seconds, or another process took our name.
+    :param wait_for: who must be there before it begins; default: everybody in the plan but ``role.late``.
+    :raises DeadlineError: one of them is not there within ``wait_s`` seconds.
+    :raises UnreachableError: nobody of ``role.late`` came and nobody else is in the plan, or another process took our
+        name.
     """
     player = RolePlayer(endpoint, role, progress)
     await endpoint.start()
     try:
-        for peer in role.plan.peers if wait_for is None else wait_for:
+        awaited = sorted(role.late)
+        for peer in awaited:
+            endpoint.watch(peer)
+        for peer in [peer for peer in role.plan.peers if peer not in awaited] if wait_for is None else wait_for:
             await endpoint.wait_peer(peer, phase=1, timeout=wait_s)
         endpoint.ready("played from a recording")
         await player.run()
+        if role.absent.issuperset(role.plan.peers):
+            raise UnreachableError(f"nobody came whom {endpoint.name} speaks with; awaited: {', '.join(awaited)}")
     finally:
         await endpoint.stop("the recording is over")
 

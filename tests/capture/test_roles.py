@@ -10,7 +10,7 @@ from pvnet.capture.expect import Rules
 from pvnet.capture.memory_image import MemoryImage
 from pvnet.capture.model import LINKTYPE_ETHERNET, LINKTYPE_MEMORY, Direction, Interface, Record
 from pvnet.capture.player import NS, Pace
-from pvnet.capture.role_io import Answered, Ask, Begin, Gone, Heard, Post, Refuse, Reply, RoleOutput, Unanswered
+from pvnet.capture.role_io import Answered, Ask, Begin, Gone, Heard, Here, Post, Refuse, Reply, RoleOutput, Unanswered
 from pvnet.capture.role_plan import Plan, make_plan, parties
 from pvnet.capture.roles import Role
 from pvnet.core.errors import ConfigError
@@ -148,6 +148,62 @@ def test_of_who_has_ended_nothing_is_waited_for() -> None:
     assert all("has ended" in d.living for d in role.expectation.differences)
     role.feed(reply(0, outs=[1]), 0.6)
     assert role.counters["late_answer"] == 1
+
+
+def test_who_comes_late_is_waited_for_and_the_pace_goes_on_from_there() -> None:
+    role = Role(calling().plan(), speed=1.0, patience_s=1.0, late={"hypervisor"}, wait_s=20.0)
+    assert role.feed(Begin(), 100.0) == []
+    assert role.deadline() == 120.0
+    assert role.feed(Tick(), 119.0) == []
+    assert kinds(role.feed(Here("hypervisor"), 119.5)) == ["Ask"]
+    role.feed(reply(0, outs=[1]), 119.6)
+    role.feed(heard("hypervisor", irq=Irq(unit=5)), 119.7)
+    assert role.deadline() == 122.5  # three seconds after the first, as then
+    assert kinds(role.feed(Tick(), 123.5)) == ["Post", "Ask"]
+    role.feed(reply(4, rc=-4, outs=[2]), 123.6)
+    assert (role.is_done, role.expectation.total, role.absent, role.left_out.total()) == (True, 0, set(), 0)
+
+
+def test_a_message_says_that_its_sender_has_come() -> None:
+    role = Role(asked().plan(), late={"app"})
+    assert role.feed(Begin(), 0.0) == []
+    opened = heard("app", 70, device_io=DeviceIo(operation=DeviceIo.OPEN, path="/dev/ibmvmc"))
+    assert kinds(role.feed(opened, 9.0)) == ["Reply"]
+    assert role.late == set()
+
+
+def test_what_passed_with_who_does_not_come_is_left_out() -> None:
+    made = asked()
+    made.add(0, "mp", "hypervisor", crq_progress=CrqProgress(unit=5))
+    role = Role(made.plan(), late={"app"}, wait_s=3.0, patience_s=1.0)
+    assert role.feed(Begin(), 0.0) == []
+    assert role.feed(Tick(), 2.9) == []
+    assert kinds(role.feed(Tick(), 3.0)) == ["Post"]
+    assert (role.is_done, role.expectation.total, role.absent) == (True, 0, {"app"})
+    assert role.left_out == {"with app, who has not come": 6}
+
+
+def test_one_that_is_late_is_not_missed_with_those_that_are_here() -> None:
+    made = Recording()
+    made.add(0, "hypervisor", "mp", irq=Irq(unit=1))
+    made.add(0, "app", "mp", irq=Irq(unit=2))
+    made.add(0, "mp", "hypervisor", crq_progress=CrqProgress(unit=5))
+    role = Role(made.plan(), late={"app"}, wait_s=10.0, patience_s=1.0)
+    role.feed(Begin(), 0.0)
+    assert role.feed(Tick(), 1.0) == []
+    assert role.expectation.count == {"missing": 1}
+    assert role.deadline() == 10.0
+    assert kinds(role.feed(heard("app", irq=Irq(unit=2)), 9.0)) == ["Post"]
+    assert role.expectation.total == 1
+
+
+def test_who_comes_again_is_waited_for_again() -> None:
+    role = Role(calling().plan(), patience_s=2.0)
+    role.feed(Gone("hypervisor"), 0.0)
+    role.feed(Here("hypervisor"), 0.0)
+    assert kinds(role.feed(Begin(), 0.0)) == ["Ask"]
+    assert role.feed(Tick(), 1.0) == []
+    assert role.expectation.total == 0
 
 
 def asked() -> Recording:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from behaviour_worlds import Loopback, topology
+from behaviour_worlds import LoopbackWorld, World, topology
 
 from pvnet.capture.model import Direction, Interface, Record
 from pvnet.capture.role_plan import make_plan
@@ -17,12 +18,11 @@ from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.topology import Topology
 from pvnet.testing.in_process import InProcessLab
-from pvnet.testing.virtual_loop import run_virtual
 from pvnet.transport.envelope import CHANNEL_OF_BODY
-from pvnet.transport.loopback import LoopbackNetwork
 
 Scenario = Callable[[InProcessLab], Awaitable[None]]
 NS = 1_000_000_000
+_labs = itertools.count(1)
 
 
 class Recorder:
@@ -48,8 +48,8 @@ class Recorder:
 class RecordingLab(InProcessLab):
     """Records one of its nodes from its birth."""
 
-    def __init__(self, made: Topology, node: str) -> None:
-        super().__init__(made, Loopback(LoopbackNetwork(seed=0)), timeout=60.0)
+    def __init__(self, made: Topology, node: str, world: World) -> None:
+        super().__init__(made, world.network(made.lab.name), link=world.link, timeout=60.0)
         self.recorder = Recorder(node)
 
     async def _endpoint(self, name: str, role: str) -> Endpoint:
@@ -57,26 +57,33 @@ class RecordingLab(InProcessLab):
             return await super()._endpoint(name, role)
         self._incarnation += 1
         port = self._ports[name] = self.network.port(NodeName(name))
-        endpoint = Endpoint(port, lab=self.topology.lab.name, name=name, role=role, incarnation=self._incarnation)
+        lab = self.topology.lab.name
+        endpoint = Endpoint(port, lab=lab, name=name, role=role, incarnation=self._incarnation, link=self._link)
         endpoint.snoop.append(self.recorder.tap)
         await endpoint.start()
         return endpoint
 
 
-def record(made: Topology, node: str, scenario: Scenario) -> list[Record]:
+def record(made: Topology, node: str, scenario: Scenario, world: World | None = None) -> list[Record]:
     """Run a scenario; return what ``node`` said and heard until its end, its farewell left out."""
     found: list[Record] = []
+    where = world or LoopbackWorld()
 
     async def main() -> None:
-        lab = RecordingLab(made, node)
+        lab = RecordingLab(renamed(made), node, where)
         async with lab:
             await lab.at_rest()
             await scenario(lab)
             await lab.at_rest()
             found.extend(lab.recorder.records())
 
-    run_virtual(main())
+    where.run(main())
     return found
+
+
+def renamed(made: Topology) -> Topology:
+    """The same lab under a name that no other one has, so that a broker keeps nothing for it."""
+    return made.model_copy(update={"lab": made.lab.model_copy(update={"name": f"replay{next(_labs)}"})})
 
 
 def without(made: Topology, *names: str) -> Topology:
@@ -88,8 +95,9 @@ def without(made: Topology, *names: str) -> Topology:
 def play_as(lab: InProcessLab, records: list[Record], node: str, role: str, **more: Any) -> tuple[Endpoint, Role]:
     """An endpoint and a role for ``node`` in a lab that does not run it."""
     plan = make_plan(records, node, peers=more.pop("peers", None), names=more.pop("names", None))
-    port = lab.network.port(NodeName(node))
-    return Endpoint(port, lab=lab.topology.lab.name, name=node, role=role, incarnation=5000), Role(plan, **more)
+    port, link = lab.network.port(NodeName(node)), more.pop("link", None)
+    endpoint = Endpoint(port, lab=lab.topology.lab.name, name=node, role=role, incarnation=5000, link=link)
+    return endpoint, Role(plan, **more)
 
 
-__all__ = ["Recorder", "RecordingLab", "play_as", "play_role", "record", "topology", "without"]
+__all__ = ["Recorder", "RecordingLab", "play_as", "play_role", "record", "renamed", "topology", "without"]

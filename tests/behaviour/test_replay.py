@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from behaviour_worlds import Loopback, MqttWorld, set_fault
-from replay_rig import play_as, record, topology, without
+from behaviour_worlds import WORLDS, LoopbackWorld, MqttWorld, UnixWorld, World, set_fault
+from replay_rig import play_as, record, renamed, topology, without
 
 from pvnet.capture.hcall_replay import HcallReplay
 from pvnet.capture.importers.opening import open_any
@@ -27,9 +27,13 @@ from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.topology import BRIDGE, HYPERVISOR, Topology
 from pvnet.testing.in_process import InProcessLab
 from pvnet.testing.virtual_loop import run_virtual
-from pvnet.transport.loopback import LoopbackNetwork
 
-CONFORMANCE = Path(__file__).parents[3] / "shared" / "conformance" / "scm"
+VECTORS = Path(__file__).parents[1] / "vectors"
+CALLS = {"probe": 272, "flush": 16, "labels-init": 384}
+"""Calls of each recording; of flushes without the polls, which are as many as it happens to take."""
+THREE = [world for world in WORLDS if world.id in ("loopback", "mqtt-mosquitto", "unix")]
+BY_MESSAGES = [world for world in THREE if world.id != "unix"]
+"""With shared memory or descriptors the messages of vbus and mediated devices are others than were recorded."""
 PLAIN: dict[str, Any] = {"manager": None, "mdev_host": []}
 CARDS = [
     {"uuid": f"c0ffee00-0000-4000-8000-00000000000{name}", "parent": "mtty", "type": "mtty-1", "partition": name}
@@ -55,8 +59,10 @@ async def nothing(lab: InProcessLab) -> None:
 class Lab(InProcessLab):
     """A lab in which one node is played: ``absent`` is not started with it."""
 
-    def __init__(self, made: Topology, absent: str) -> None:
-        super().__init__(without(made, absent), Loopback(LoopbackNetwork(seed=0)), timeout=60.0)
+    def __init__(self, made: Topology, absent: str, world: World | None = None) -> None:
+        world = world or LoopbackWorld()
+        made = without(renamed(made), absent)
+        super().__init__(made, world.network(made.lab.name), link=world.link, timeout=60.0)
         self.absent = absent
 
     async def start(self, name: str) -> Any:
@@ -73,27 +79,36 @@ def played(
     before: Callable[[InProcessLab], None] | None = None,
     meanwhile: Callable[[InProcessLab], Awaitable[None]] | None = None,
     late: tuple[str, ...] = (),
+    world: World | None = None,
     **more: Any,
 ) -> Role:
     """Play ``node``; ``late`` nodes are started after it has joined, then ``meanwhile`` runs."""
     found: list[Role] = []
+    where = world or LoopbackWorld()
 
     async def main() -> None:
-        async with Lab(without(made, *late), node) as lab:
-            endpoint, role = play_as(lab, records, node, kind, peers=peers, **more)
+        async with Lab(without(made, *late), node, where) as lab:
+            endpoint, role = play_as(lab, records, node, kind, peers=peers, late=late, link=where.link, **more)
             if before is not None:
                 before(lab)
-            playing = asyncio.ensure_future(play_role(endpoint, role, wait_for=["supervisor"] if late else None))
-            if late:
-                await asyncio.sleep(0.1)
-            for name in late:
-                await lab.start(name)
-            if meanwhile is not None:
-                await meanwhile(lab)
-            await playing
+            ways: list[str] = []
+            endpoint.on_path.append(lambda peer, is_direct: ways.append(peer) if is_direct else None)
+            playing = asyncio.ensure_future(play_role(endpoint, role))
+            try:
+                if late:
+                    await lab.supervisor.wait_peer(node)
+                for name in late:
+                    await lab.start(name)
+                if meanwhile is not None:
+                    await meanwhile(lab)
+                await playing
+            finally:
+                playing.cancel()
             found.append(role)
+            if isinstance(where, UnixWorld):
+                assert peers <= set(ways), "the play went over unix sockets"
 
-    run_virtual(main())
+    where.run(main())
     return found[0]
 
 
@@ -103,26 +118,38 @@ def mp() -> tuple[Topology, list[Record]]:
     return made, record(made, "mp", session)
 
 
-def test_the_management_partition_is_played_and_nothing_differs(mp: tuple[Topology, list[Record]]) -> None:
-    role = played(*mp, "mp", "partition", {HYPERVISOR})
+@pytest.fixture(scope="module", params=THREE)
+def anywhere(request: pytest.FixtureRequest) -> tuple[World, Topology, list[Record]]:
+    """A world, and the management partition as it was recorded there."""
+    made = topology(**PLAIN)
+    return request.param, made, record(made, "mp", session, request.param)
+
+
+def test_the_management_partition_is_played_and_nothing_differs(
+    anywhere: tuple[World, Topology, list[Record]],
+) -> None:
+    world, *mp = anywhere
+    role = played(*mp, "mp", "partition", {HYPERVISOR}, world=world)
     assert role.expectation.differences == []
     assert role.expectation.matched > 60
     assert role.is_done
 
 
 def test_one_answer_of_the_hypervisor_that_is_changed_is_the_one_that_is_named(
-    mp: tuple[Topology, list[Record]],
+    anywhere: tuple[World, Topology, list[Record]],
 ) -> None:
+    world, made, records = anywhere
+
     def fault(lab: InProcessLab) -> None:
         set_fault(lab, FaultPoint.COPY, int(HcallRc.H_RESOURCE))
 
-    role = played(*mp, "mp", "partition", {HYPERVISOR}, before=fault)
+    role = played(made, records, "mp", "partition", {HYPERVISOR}, before=fault, world=world)
     [difference] = role.expectation.differences
-    recorded = mp[1][difference.number - 1].envelope()
+    recorded = records[difference.number - 1].envelope()
     assert recorded is not None
     asked = next(
         envelope
-        for each in mp[1]
+        for each in records
         if (envelope := each.envelope()) is not None
         and envelope.WhichOneof("body") == "hcall"
         and envelope.correlation == recorded.correlation
@@ -141,43 +168,48 @@ def test_at_the_speed_of_the_recording(mp: tuple[Topology, list[Record]]) -> Non
     assert role.expectation.total == 0
 
 
-def test_the_hypervisor_is_played_for_a_living_partition() -> None:
+@pytest.mark.parametrize("world", THREE)
+def test_the_hypervisor_is_played_for_a_living_partition(world: World) -> None:
     made = topology(**PLAIN)
-    records = record(made, HYPERVISOR, session)
-    role = played(made, records, HYPERVISOR, "hypervisor", {"mp", "lpar1"}, meanwhile=session, late=("mp", "lpar1"))
+    records = record(made, HYPERVISOR, session)  # by messages: what moves in mapped memory is in none
+    late = ("mp", "lpar1")
+    role = played(made, records, HYPERVISOR, "hypervisor", set(late), meanwhile=session, late=late, world=world)
     assert role.expectation.differences == []
 
     async def other(lab: InProcessLab) -> None:
         await session(lab, word=b"HELLO")
 
-    role = played(made, records, HYPERVISOR, "hypervisor", {"mp", "lpar1"}, meanwhile=other, late=("mp", "lpar1"))
+    role = played(made, records, HYPERVISOR, "hypervisor", set(late), meanwhile=other, late=late, world=world)
     assert {d.field for d in role.expectation.differences} == {"hcall.memory.data"}
     assert len(role.expectation.differences) == 4
 
 
-def test_a_guest_of_the_vbus_and_its_host_are_played() -> None:
+@pytest.mark.parametrize("world", BY_MESSAGES)
+def test_a_guest_of_the_vbus_and_its_host_are_played(world: World) -> None:
     made = topology(**PLAIN, partition=NET, switch=[{"name": "net0"}])
     records = record(made, "b", nothing)
-    role = played(made, records, "b", "partition", {BRIDGE})
+    role = played(made, records, "b", "partition", {BRIDGE}, world=world)
     assert role.expectation.differences == []
     assert role.counters["said"] > 5
     records = record(made, BRIDGE, nothing)
-    role = played(made, records, BRIDGE, "bridge", {"a", "b"}, late=("a", "b"), meanwhile=nothing)
+    role = played(made, records, BRIDGE, "bridge", {"a", "b"}, late=("a", "b"), meanwhile=nothing, world=world)
     assert role.expectation.differences == []
     assert role.expectation.matched > 10
 
 
-def test_a_user_of_mediated_devices_and_their_host_are_played() -> None:
+@pytest.mark.parametrize("world", BY_MESSAGES)
+def test_a_user_of_mediated_devices_and_their_host_are_played(world: World) -> None:
     made = topology(
         manager=None, partition=[{"name": "a"}, {"name": "b"}], mdev_host=[{"name": "mdevs", "mdev": CARDS}]
     )
     records = record(made, "b", nothing)
-    role = played(made, records, "b", "partition", {"mdevs"})
+    role = played(made, records, "b", "partition", {"mdevs"}, world=world)
     assert role.expectation.differences == []
     assert role.expectation.matched > 10
     first = role.expectation.same.known()
     records = record(made, "mdevs", nothing)
-    role = played(made, records, "mdevs", "mdev_host", {"a", "b"}, late=("a", "b"), meanwhile=nothing)
+    late = ("a", "b")
+    role = played(made, records, "mdevs", "mdev_host", set(late), late=late, meanwhile=nothing, world=world)
     assert role.expectation.differences == []
     assert first in ({}, {"mdev session mdevs": {2: 1}})
 
@@ -218,11 +250,10 @@ def test_what_a_node_says_that_it_is() -> None:
         role_name(made, "nobody")
 
 
-@pytest.mark.parametrize("name", ["linux-probe", "linux-flush", "linux-labels-init"])
-def test_recorded_scm_calls_are_made_again_in_a_lab(name: str) -> None:
-    path = CONFORMANCE / f"{name}.jsonl"
-    if not path.exists():
-        pytest.skip("the conformance recordings are not here")
+@pytest.mark.parametrize("world", THREE)
+@pytest.mark.parametrize("name", ["probe", "flush", "labels-init"])
+def test_recorded_scm_calls_are_made_again_in_a_lab(name: str, world: World) -> None:
+    path = VECTORS / f"linux-6.1-scm-{name}.jsonl"
     devices = json.loads(path.read_text().splitlines()[0])["meta"]["devices"]
     scm = [
         {
@@ -238,15 +269,18 @@ def test_recorded_scm_calls_are_made_again_in_a_lab(name: str) -> None:
 
     async def main() -> None:
         made = topology(**PLAIN, partition=[{"name": "g", "scm": scm}])
-        async with InProcessLab(made, Loopback(LoopbackNetwork(seed=0)), timeout=60.0) as lab:
+        async with InProcessLab(made, world.network(made.lab.name), link=world.link, timeout=60.0) as lab:
             replay = HcallReplay()
             player = Player(lambda: open_any(path), Pace(None))
-            await play_calls(await lab.client(), "g", replay, player, 30.0)
+            client = await lab.client()
+            assert await client.settle_path("g") == isinstance(world, UnixWorld)
+            assert await lab.nodes["g"].endpoint.settle_path(HYPERVISOR) == isinstance(world, UnixWorld)
+            await play_calls(client, "g", replay, player, 30.0)
             assert replay.expectation.differences == []
-            assert replay.made > 10
+            assert replay.made >= CALLS[name]
             await lab.leave()
 
-    run_virtual(main())
+    world.run(main())
 
 
 def test_observers_see_a_lab_of_another_name(mp: tuple[Topology, list[Record]]) -> None:

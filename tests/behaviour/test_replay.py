@@ -224,6 +224,21 @@ def test_who_is_not_there_is_told(mp: tuple[Topology, list[Record]]) -> None:
     run_virtual(main())
 
 
+def test_when_nobody_comes_it_is_told_who_was_awaited() -> None:
+    made = topology(**PLAIN)
+    records = record(made, HYPERVISOR, session)
+
+    async def main() -> None:
+        async with Lab(without(made, "mp", "lpar1"), HYPERVISOR) as lab:
+            late = ("mp", "lpar1")
+            endpoint, role = play_as(lab, records, HYPERVISOR, "hypervisor", peers=set(late), late=late, wait_s=2.0)
+            with pytest.raises(UnreachableError, match=r"nobody came .* awaited: lpar1, mp"):
+                await play_role(endpoint, role)
+            assert role.left_out.total() > 60
+
+    run_virtual(main())
+
+
 def test_a_role_ends_when_another_process_takes_its_name(mp: tuple[Topology, list[Record]]) -> None:
     async def main() -> None:
         async with Lab(mp[0], "mp") as lab:

@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from functools import cache
+from typing import Any
 
 import pytest
+import structlog
 
 # Reasons for which CI may skip a test.  Empty: .ci/run installs every program that a test needs.
 CI_MAY_SKIP: frozenset[str] = frozenset()
+
+_configure = structlog.configure
+
+
+def _configure_without_cache(*arguments: Any, **settings: Any) -> None:
+    """Set the log up so that no logger keeps the settings of the moment: the next test has its own."""
+    _configure(*arguments, **{**settings, "cache_logger_on_first_use": False})
+
+
+structlog.configure = _configure_without_cache
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was():
+    """What a test, or a command that it runs in this process, does to the log ends with the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
 
 _SKIPS = pytest.StashKey[Counter[str]]()
 

@@ -311,7 +311,7 @@ class RecordedRingEnd(RingEnd):
     def __init__(self, told: Told) -> None:
         super().__init__(told)
         node = "first" if told.first else "second"
-        self._sink = SnoopSink.open(told.options["snoop"], node, is_shared=True)
+        self._sink = SnoopSink.open(told.options.get("snoop", "pcapng:/dev/null"), node, is_shared=True)
         doorbell = Envelope(schema=1, lab="bench", source=node, destination="peer")
         doorbell.vbus_doorbell.SetInParent()
         for side in (self._channel._producer, self._channel._consumer):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import sys
+import threading
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -15,6 +17,8 @@ from pvnet.client import Lab
 from pvnet.core.errors import ConfigError
 
 _FOR_EVER_S = 1 << 30
+_WAITING_BYTES = 32 << 20
+_FINISH_S = 5.0
 
 
 def record(
@@ -48,6 +52,45 @@ def record(
         out.write(text + "\n")
 
 
+class _Behind:
+    """A file that is written to by a thread, so that a reader who is slow holds up nobody."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._given = 0
+        self._written = 0
+        """Bytes; each is changed by one thread only."""
+        self.error: OSError | None = None
+        self._thread = threading.Thread(target=self._work, name="record", daemon=True)
+        self._thread.start()
+
+    def write(self, data: bytes) -> None:
+        """Have it written."""
+        self._given += len(data)
+        self._waiting.put(data)
+
+    def has_room(self) -> bool:
+        """Whether less than :data:`_WAITING_BYTES` wait."""
+        return self._given - self._written < _WAITING_BYTES and self.error is None
+
+    def _work(self) -> None:
+        while (data := self._waiting.get()) is not None:
+            try:
+                if self.error is None:
+                    self._file.write(data)
+                    if self._waiting.empty():
+                        self._file.flush()
+            except OSError as error:
+                self.error = error
+            self._written += len(data)
+
+    async def finish(self) -> None:
+        """Wait until everything is written, or for :data:`_FINISH_S` where the reader does not read."""
+        self._waiting.put(None)
+        await asyncio.to_thread(self._thread.join, _FINISH_S)
+
+
 async def _record(output: Path, snaplen: int, seconds: float | None, lab_name: str | None) -> dict[str, int]:
     from pvnet.capture.pvcap import CaptureWriter, make_info
     from pvnet.client.recorder import Recorder
@@ -60,8 +103,10 @@ async def _record(output: Path, snaplen: int, seconds: float | None, lab_name: s
                 file = sys.stdout.buffer if str(output) == "-" else files.enter_context(output.open("wb"))
             except OSError as error:
                 raise ConfigError(f"--output {output}: {error.strerror}") from None
-            writer = CaptureWriter(file.write, make_info(topology_json(lab.topology)))
-            recorder = await stack.enter_async_context(Recorder(lab, writer, snaplen=snaplen, flush=file.flush))
+            behind = _Behind(file)
+            stack.push_async_callback(behind.finish)
+            writer = CaptureWriter(behind.write, make_info(topology_json(lab.topology)))
+            recorder = await stack.enter_async_context(Recorder(lab, writer, snaplen=snaplen, room=behind.has_room))
             for problem in recorder.problems:
                 sys.stderr.write(f"pvnet: {problem}\n")
             sys.stderr.write(f"recording {len(recorder.nodes)} nodes of lab {lab.name}; Ctrl-C ends it\n")
@@ -74,7 +119,8 @@ async def _record(output: Path, snaplen: int, seconds: float | None, lab_name: s
                 assert task is not None
                 task.uncancel()
             most = max(most, len(recorder.nodes))
-        file.flush()
+        if behind.error is not None:
+            raise ConfigError(f"--output {output}: {behind.error.strerror}")
         return {
             "records": sum(recorder.received.values()),
             "nodes": most,

@@ -47,10 +47,19 @@ class _Source:
 
 
 class Recorder:
-    """See the module's text; ``async with``.  ``snaplen``: bytes of memory contents per record, 0 for none."""
+    """See the module's text; ``async with``.  ``snaplen``: bytes of memory contents per record, 0 for none.
+
+    ``room`` says whether what we write to can take more now: if not, records are dropped here, and counted.
+    """
 
     def __init__(
-        self, lab: Lab, writer: CaptureWriter, *, snaplen: int = 0, flush: Callable[[], object] = lambda: None
+        self,
+        lab: Lab,
+        writer: CaptureWriter,
+        *,
+        snaplen: int = 0,
+        flush: Callable[[], object] = lambda: None,
+        room: Callable[[], bool] = lambda: True,
     ) -> None:
         self.received: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
@@ -63,6 +72,7 @@ class Recorder:
         self._writer = writer
         self._snaplen = snaplen
         self._flush = flush
+        self._room = room
         self._interfaces: dict[tuple[str, str, int], Interface] = {}
         self._sources: dict[int, _Source] = {}
         self._waiting: list[tuple[int, int, Interface, TapRecord]] = []
@@ -191,6 +201,9 @@ class Recorder:
         is_in = record.direction == Direction.IN
         if is_in and record.link_type == LINKTYPE_ENVELOPE and record.other in self.nodes:
             return  # its sender's copy is there
+        if not self._room():
+            self.dropped[interface.name] += 1
+            return
         self.received[interface.name] += 1
         self._number += 1
         heapq.heappush(self._waiting, (record.time_ns, self._number, interface, record))

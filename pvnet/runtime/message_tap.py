@@ -19,6 +19,7 @@ node's name.
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import struct
 import time
@@ -38,6 +39,7 @@ IN: Final = 1
 OUT: Final = 2
 BUFFER_BYTES: Final = 4 << 20
 """Asked for as the socket's buffer; the kernel may give less."""
+_GONE: Final = frozenset({errno.EBADF, errno.ENOTCONN, errno.ENOTSOCK})
 PACKET_MAX: Final = 192 << 10
 
 
@@ -135,12 +137,16 @@ class MessageTap:
         )
         try:
             self._socket.send(packet)
-        except (BlockingIOError, InterruptedError):
-            self._pending += 1
-            self.dropped += 1
-        except OSError:
+        except (BrokenPipeError, ConnectionError):
             self.close()
             self._ended()
+        except OSError as error:  # no room now (EAGAIN, ENOBUFS), or a packet that is too long for the socket
+            if error.errno in _GONE:
+                self.close()
+                self._ended()
+                return
+            self._pending += 1
+            self.dropped += 1
         else:
             self._pending = 0
             self.sent += 1

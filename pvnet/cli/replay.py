@@ -6,14 +6,15 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pvnet.capture.importers import Problems
 from pvnet.cli.run import JsonOption, LabOption, run, say, say_json
-from pvnet.core.errors import ConfigError
+from pvnet.core.errors import ConfigError, PvnetError
 
 if TYPE_CHECKING:
     from pvnet.capture.expect import Expectation, Rules
@@ -109,12 +110,14 @@ def replay(
             say_json(counts)
         elif observe:
             say(", ".join(f"{count} {what}" for what, count in counts.items()))
+        job.complain()
         return
     found = run(_play(job, node))
     if as_json:
         say_json(_shown(found))
     else:
         _say(found, expect=expect)
+    job.complain()
     if expect and found.differences:
         raise typer.Exit(1)
 
@@ -130,12 +133,23 @@ class _Job:
     patience: float
     wait: float
     take_over: bool
+    problems: Problems = field(default_factory=Problems)
+
+    def complain(self) -> None:
+        """Say what could not be read; exit code 1 then.
+
+        Raises:
+            PvnetError: something is damaged.
+        """
+        if self.problems.texts:
+            raise PvnetError("\npvnet: ".join(self.problems.texts[:20]))
 
     def records(self) -> Iterator[Record]:
         """Read the file."""
         from pvnet.capture.importers.opening import open_any
 
-        return open_any(self.file)
+        self.problems = Problems()  # a role's plan reads the file twice
+        return open_any(self.file, self.problems)
 
     def player(self) -> Player:
         """Return a player of the file."""

@@ -75,3 +75,15 @@ def test_a_role_needs_a_lab(
     assert run(["replay", capture, "--as", "mp"]) == 3
     assert run(["replay", capture, "--observe"]) == 3
     assert "pvnet: " in capsys.readouterr().err
+
+
+def test_a_damaged_recording_is_played_as_far_as_it_goes_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "cut.pcapng"
+    with create_capture(file) as writer:
+        for number in range(20):
+            writer.record(Interface("mp/call"), number, bytes(100))
+    file.write_bytes(file.read_bytes()[:-150])
+    assert run(["replay", str(file), "--speed", "max"]) == 1
+    assert "cut short at offset" in capsys.readouterr().err

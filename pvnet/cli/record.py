@@ -6,7 +6,7 @@ import asyncio
 import queue
 import sys
 import threading
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -15,8 +15,8 @@ import typer
 from pvnet.cli.run import JsonOption, LabOption, run, say, say_json
 from pvnet.client import Lab
 from pvnet.core.errors import ConfigError
+from pvnet.runtime.topology import SUPERVISOR
 
-_FOR_EVER_S = 1 << 30
 _WAITING_BYTES = 32 << 20
 _FINISH_S = 5.0
 
@@ -35,7 +35,7 @@ def record(
     lab: LabOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Record everything that a running lab says, until Ctrl-C.
+    """Record everything that a running lab says, until Ctrl-C or its end.
 
     The lab is never held up: what cannot be written in time is dropped, counted, and the file says how much.
     """
@@ -112,8 +112,13 @@ async def _record(output: Path, snaplen: int, seconds: float | None, lab_name: s
             sys.stderr.write(f"recording {len(recorder.nodes)} nodes of lab {lab.name}; Ctrl-C ends it\n")
             sys.stderr.flush()
             most = len(recorder.nodes)
+            gone = asyncio.Event()
+            lab.endpoint.on_peer_down.append(lambda event: gone.set() if event.node == SUPERVISOR else None)
             try:
-                await asyncio.sleep(seconds if seconds is not None else _FOR_EVER_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await gone.wait()
+                        sys.stderr.write(f"lab {lab.name} has ended\n")
             except asyncio.CancelledError:  # Ctrl-C or SIGTERM: the ordinary end of a recording
                 task = asyncio.current_task()
                 assert task is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,11 @@ def test_a_damaged_recording_is_played_as_far_as_it_goes_and_says_so(
     file.write_bytes(file.read_bytes()[:-150])
     assert run(["replay", str(file), "--speed", "max"]) == 1
     assert "cut short at offset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["show", "replay"])
+def test_a_named_pipe_is_refused_at_once(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert run([verb, str(pipe)]) == 2
+    assert "a named pipe: expected a file, or - for standard input" in capsys.readouterr().err

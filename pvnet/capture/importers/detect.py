@@ -57,6 +57,8 @@ def sniff(path: Path | str) -> str:
 
     Raises :class:`ConfigError` that says what the file is instead; ``OSError`` when it cannot be read.
     """
+    if Path(path).is_fifo():  # it would be opened twice: to look, and to read
+        raise ConfigError(f"{path}: a named pipe: expected a file, or - for standard input")
     with Path(path).open("rb") as stream:
         head = stream.read(_HEAD_BYTES)
     if not head.strip():

@@ -32,8 +32,8 @@ So: while both incarnations live and are not declared down, each frame is delive
 one is declared down, both sides learn it.
 
 Doubts decided: a frame whose body we do not know (a later version of pvnet) takes its place in the stream and is
-skipped with a note, or everything behind it would wait for ever.  Of peers no longer watched, the last streams are
-remembered (``graves``), or a late duplicate of a short-lived client's call would run again.
+skipped with a note, or everything behind it would wait for ever.  Of peers that are forgotten the last streams are
+remembered (:mod:`pvnet.transport.link_peers`).
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.lifecycle_pb2 import Lifecycle
 from pvnet.transport.base import MAX_FRAME_BYTES, Channel
 from pvnet.transport.envelope import CHANNEL_OF_BODY, SCHEMA_VERSION, decode_envelope
+from pvnet.transport.link_checks import CONTROL_BODIES, impossible, misaddressed
 from pvnet.transport.link_parts import (
     RESET_TRIES,
     BacklogFullError,
     Deliver,
-    Grave,
     Life,
     LinkConfig,
     LinkOutput,
@@ -66,6 +66,7 @@ from pvnet.transport.link_parts import (
     Unwatch,
     Watch,
 )
+from pvnet.transport.link_peers import PeerTable
 
 __all__ = [
     "BacklogFullError",
@@ -99,9 +100,8 @@ class Link:
         self.incarnation = incarnation
         self.config = config or LinkConfig()
         self.counters = Counters()
-        self._peers: dict[str, Peer] = {}
-        self._dead: dict[str, None] = {}  # names of peers that are not up, the longest dead first
-        self._graves: dict[str, Grave] = {}
+        self._table = PeerTable(self.config)
+        self._peers = self._table.peers
         self._online = True
         self._direct: dict[str, int] = {}  # peer -> the incarnation to which there is a direct path
         # Never later than the earliest deadline; recomputed by tick().  An early tick is harmless, a scan per
@@ -129,7 +129,7 @@ class Link:
         out: list[LinkOutput] = []
         peer = self._peers.get(destination)
         if peer is None:
-            peer = self._add_peer(destination, out)
+            peer = self._table.add(destination, out)
         waiting, config = peer.backlog, self.config
         if self._may_transmit(peer) and not waiting.count:
             self._transmit(peer, channel, envelope, now, out)
@@ -216,23 +216,21 @@ class Link:
         except WireError as error:
             return self._drop(out, "bad_envelope", source, channel, str(error))
         body = envelope.WhichOneof("body")
-        if envelope.source != source:
-            return self._drop(out, "misaddressed", source, channel, f"says it is from {envelope.source[:40]!r}")
-        if body is not None and CHANNEL_OF_BODY.get(body) != channel:
-            return self._drop(out, "misaddressed", source, channel, f"carries {body}")
+        mistake = misaddressed(envelope, body, source, channel)
+        if mistake:
+            return self._drop(out, "misaddressed", source, channel, mistake)
         if envelope.destination != self.name or envelope.destination_incarnation != self.incarnation:
             self.counters["stale_destination"] += 1
             return out
-        if not envelope.stream or not envelope.source_incarnation or source == self.name or not _NAME.match(source):
-            return self._drop(out, "bad_envelope", source, channel, "impossible source, incarnation or stream")
-        control = body in {"link_ack", "link_reset"}
-        if control == bool(envelope.seq):
-            return self._drop(out, "bad_envelope", source, channel, f"{body} with sequence number {envelope.seq}")
+        mistake = impossible(envelope, body, source, self.name)
+        if mistake:
+            return self._drop(out, "bad_envelope", source, channel, mistake)
+        control = body in CONTROL_BODIES
         peer = self._peers.get(source)
         if peer is None:
-            if len(self._peers) >= self.config.max_peers and not self._bury_one(out, fenced=True):
+            if len(self._peers) >= self.config.max_peers and not self._table.bury_one(out, fenced=True):
                 return self._drop(out, "too_many_peers", source, channel, f"expected at most {len(self._peers)}")
-            peer = self._add_peer(NodeName(source), out)
+            peer = self._table.add(NodeName(source), out)
         if not self._check_peer(peer, envelope, now, out):
             return out
         if body == "link_reset":
@@ -376,9 +374,9 @@ class Link:
         """Learn the states of ``node``, for good, without sending it anything."""
         out: list[LinkOutput] = []
         if node != self.name:
-            peer = self._peers.get(node) or self._add_peer(node, out)
+            peer = self._peers.get(node) or self._table.add(node, out)
             peer.watched = True
-            self._dead.pop(node, None)
+            self._table.keep(node)
         return out
 
     def forget(self, node: str) -> list[LinkOutput]:
@@ -388,9 +386,9 @@ class Link:
         if peer is not None:
             peer.watched = False
             if not peer.alive:
-                self._dead[node] = None
+                self._table.rest(node)
                 if not peer.backlog.count:
-                    self._bury(peer, out)
+                    self._table.bury(peer, out)
         return out
 
     def state_received(self, node: str, payload: bytes, now: float) -> list[LinkOutput]:
@@ -473,7 +471,7 @@ class Link:
         peer.phase = phase
         peer.is_away = peer.is_cut_off = False
         peer.lost_at = peer.unconfirmed_since = peer.reset_at = None
-        self._dead.pop(peer.name, None)
+        self._table.keep(peer.name)
         out.append(PeerUp(peer.name, peer.incarnation, phase, state))
         self._flush(peer, now, out)
 
@@ -484,42 +482,8 @@ class Link:
         peer.life = Life.FENCED
         self.counters["given_up"] += peer.give_up()
         if not peer.watched:
-            self._dead[peer.name] = None
+            self._table.rest(peer.name)
         out.append(PeerDown(peer.name, peer.incarnation, reason))
-
-    def _add_peer(self, name: NodeName, out: list[LinkOutput]) -> Peer:
-        if len(self._dead) >= self.config.dead_kept:
-            self._bury_one(out)
-        peer = self._peers[name] = Peer(name)
-        self._dead[name] = None
-        grave = self._graves.pop(name, None)
-        if grave is not None:
-            peer.raise_from(grave)
-        out.append(Watch(name))
-        return peer
-
-    def _bury_one(self, out: list[LinkOutput], *, fenced: bool = False) -> bool:
-        """Drop the record of the peer that is dead for the longest time, and for which nothing waits.
-
-        A fenced peer may come back and must then be told that we had given it up: it goes only in need.
-        """
-        for name in list(islice(self._dead, 16)):
-            peer = self._peers[name]
-            if not peer.backlog.count and (fenced or peer.life is not Life.FENCED):
-                self._bury(peer, out)
-                return True
-            del self._dead[name]
-            self._dead[name] = None
-        return False
-
-    def _bury(self, peer: Peer, out: list[LinkOutput]) -> None:
-        del self._peers[peer.name]
-        self._dead.pop(peer.name, None)
-        if peer.incarnation:
-            self._graves[peer.name] = peer.bury()
-            if len(self._graves) > self.config.graves:
-                del self._graves[next(iter(self._graves))]
-        out.append(Unwatch(peer.name))
 
     def peer_incarnation(self, node: str) -> int:
         """Incarnation of a living peer, or 0."""
@@ -627,8 +591,8 @@ class Link:
         for peer in self._peers.values():
             if self._online or peer.is_cut_off or self._is_direct(peer):
                 self._tick_peer(peer, now, out)
-        if self._online and len(self._dead) > self.config.dead_kept:
-            self._bury_one(out)
+        if self._online and self._table.is_crowded:
+            self._table.bury_one(out)
         return out
 
     def _tick_peer(self, peer: Peer, now: float, out: list[LinkOutput]) -> None:

@@ -618,7 +618,7 @@ def test_graves_are_bounded() -> None:
     for number in range(50):
         made.receive(f"c{number}", "call", frame(source=f"c{number}"), 0.0)
         made.state_received(f"c{number}", state_frame(f"c{number}", 7, DEATH, 1), 0.0)
-    assert len(made._graves) <= 5
+    assert made._table.graves <= 5
 
 
 def test_too_many_living_peers_are_refused_and_crashed_ones_make_room() -> None:

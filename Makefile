@@ -25,11 +25,11 @@ ARGS ?=
 help:
 	@sed -n 's/^#   //p' Makefile
 
-# Runtime and the embedded broker: all that a user needs.
+# Runtime, the embedded broker, REST and the FUSE mount: all that a user needs.
 $(VENV)/.ok: pyproject.toml
 	@PYTHON="$(PYTHON)" sh .ci/venv.sh $(VENV)
 	@echo "installing pvnet into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[broker]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[broker,fuse,novalink]'
 	@touch $@
 
 # What a developer needs on top.

@@ -667,11 +667,13 @@ def topology_keys() -> str:
     schema = json_schema()
     headings = {
         "LabConfig": "[lab]",
+        "SystemConfig": "[system]",
         "BrokerConfig": "[broker]",
         "HypervisorConfig": "[hypervisor]",
         "HypervisorVmc": "[hypervisor.vmc]",
         "PartitionConfig": "[[partition]]",
         "PartitionVmc": "[partition.vmc]",
+        "ProcessorsConfig": "[partition.processors]",
         "ScmConfig": "[[partition.scm]]",
         "VenetConfig": "[[partition.venet]]",
         "VbusDeviceConfig": "[[partition.device]]",
@@ -682,11 +684,13 @@ def topology_keys() -> str:
         "MdevConfig": "[[mdev_host.mdev]]",
         "CrqPair": "[[crq]]",
         "ManagerConfig": "[manager]",
+        "NovalinkConfig": "[novalink]",
         "Restart": "restart = { ... }",
     }
     assert set(headings) >= set(schema["$defs"]), "a model without a heading"
     assert set(schema["properties"]) == {
-        *("lab", "broker", "hypervisor", "partition", "switch", "bridge", "mdev_host", "crq", "manager"),
+        *("lab", "system", "broker", "hypervisor", "partition", "switch", "bridge", "mdev_host", "crq", "manager"),
+        "novalink",
     }
     text = f"{plain(Topology.__doc__ or '')}\n"
     for model, heading in ((model, heading) for model, heading in headings.items() if model in schema["$defs"]):

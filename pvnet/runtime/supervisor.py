@@ -46,8 +46,8 @@ from pvnet.runtime.topology_base import Restart
 from pvnet.transport.uri import BrokerUrl
 
 State = Literal["off", "starting", "running", "stopping", "failed"]
-Role = Literal["broker", "hypervisor", "bridge", "mdev_host", "partition", "manager"]
-_WAVES: Final = ("hypervisor", "bridge", "mdev_host", "partition", "manager")
+Role = Literal["broker", "hypervisor", "bridge", "mdev_host", "partition", "manager", "novalink"]
+_WAVES: Final = ("hypervisor", "bridge", "mdev_host", "partition", "manager", "novalink")
 """In this order nodes start."""
 
 _FIRST_PAUSE_S: Final = 0.1
@@ -493,4 +493,6 @@ def node_specs(topology: Topology) -> list[NodeSpec]:
     specs += [NodeSpec(p.name, "partition", p.restart, p.autostart) for p in topology.partitions]
     if topology.manager is not None:
         specs.append(NodeSpec(topology.manager.name, "manager", topology.manager.restart))
+    if topology.novalink is not None:
+        specs.append(NodeSpec(topology.novalink.name, "novalink", topology.novalink.restart))
     return specs

@@ -30,6 +30,8 @@ from pvnet.runtime.topology_mdev import (
 )
 from pvnet.runtime.topology_net import SwitchConfig, VbusDeviceConfig, VenetConfig
 from pvnet.runtime.topology_net_check import LINK_PREFIX, check_network
+from pvnet.runtime.topology_novalink import NovalinkConfig
+from pvnet.runtime.topology_system import Label, ProcessorsConfig, SystemConfig, Uuid, made_uuid
 
 HYPERVISOR: Final = "hypervisor"
 """Node name of the hypervisor."""
@@ -47,6 +49,7 @@ DEFAULT_DASD: Final = "c0ffee00-0000-4000-8000-000000000002"
 DEFAULT_DISK: Final = {"size": "4MiB"}
 """That disk; without an ``image`` it lives as long as the lab."""
 _MANAGER_MTU: Final = 1024
+_NOVALINK_MTU: Final = 4096
 SCM_DRC_BASE: Final = 0x90000000
 """DRC index of a partition's first SCM device, as QEMU numbers them."""
 
@@ -150,6 +153,9 @@ class PartitionVmc(Strict):
     """Longest message in bytes."""
     dialect: Literal["hardened", "linux", "lopar"] = "hardened"
     """Status numbers and conduct of the driver: see the dialects in the VMC document."""
+    listen: list[str] = Field(default_factory=list, max_length=16)
+    """Sockets at which other programs find ``/dev/ibmvmc``: ``"unix:PATH"`` (relative to the topology file),
+    ``"tcp:HOST:PORT"``; beyond loopback ``"tcp:HOST:PORT?ca=FILE&cert=FILE&key=FILE"``."""
 
 
 class ScmConfig(Strict):
@@ -193,8 +199,20 @@ class PartitionConfig(Strict):
     """Name of the partition and of its process."""
     lpar_id: int | None = Field(default=None, ge=1, le=65535)
     """Its number; without one the next free, from 1."""
+    label: Label | None = None
+    """Its name for people and management software; without one ``name``."""
+    uuid: Uuid | None = None
+    """Its UUID; without one made from the names of lab and partition."""
+    type: Literal["aix-linux", "os400"] = "aix-linux"
+    """Kind of operating system that management software is told."""
     memory: Size = Field(default=16 << 20)
     """Size of its memory: ``"16MiB"`` or bytes; 1028KiB to 64GiB, a multiple of 4096."""
+    min_memory: Size | None = None
+    """Least memory that management software may give it; without it as ``memory``."""
+    max_memory: Size | None = None
+    """Most memory that management software may give it; without it as ``memory``."""
+    processors: ProcessorsConfig = ProcessorsConfig()
+    """Its processors, as management software sees them."""
     management: bool = False
     """Whether it has the VMC adapter; at most one partition."""
     vmc: PartitionVmc | None = None
@@ -211,6 +229,18 @@ class PartitionConfig(Strict):
     """Other vbus devices: ``[[partition.device]]``, once per device."""
     vfio_user: list[SocketPath] = Field(default_factory=list)
     """Sockets of foreign vfio-user servers whose devices the partition uses, relative to the topology file."""
+
+    @property
+    def shown_label(self) -> str:
+        """Its name for people."""
+        return self.label or self.name
+
+    @model_validator(mode="after")
+    def _memory_ordered(self) -> Self:
+        low, high = self.min_memory or self.memory, self.max_memory or self.memory
+        if not low <= self.memory <= high:
+            raise ValueError("min_memory <= memory <= max_memory")
+        return self
 
 
 class CrqPair(Strict):
@@ -263,6 +293,7 @@ class Topology(Strict):
     """A lab.  Every table may be left out; ``[[partition]]`` is written once per partition."""
 
     lab: LabConfig = LabConfig()
+    system: SystemConfig = SystemConfig()
     broker: BrokerConfig = BrokerConfig()
     hypervisor: HypervisorConfig = HypervisorConfig()
     partitions: list[PartitionConfig] = Field(default_factory=list, alias="partition")
@@ -271,6 +302,7 @@ class Topology(Strict):
     bridge: BridgeConfig = BridgeConfig()
     mdev_hosts: list[MdevHostConfig] = Field(default_factory=list, alias="mdev_host")
     manager: ManagerConfig | None = None
+    novalink: NovalinkConfig | None = None
 
     _numbers: dict[str, int] = PrivateAttr(default_factory=dict)
 
@@ -284,6 +316,7 @@ class Topology(Strict):
         self._check_scm()
         self._check_net()
         check_mdevs(self.mdev_hosts, [p.name for p in self.partitions])
+        self._check_identities()
         self._numbers.update(self._assign_numbers())
         return self
 
@@ -324,7 +357,22 @@ class Topology(Strict):
         bridge = [BRIDGE] if self.has_bridge else []
         manager = [self.manager.name] if self.manager is not None else []
         hosts = [host.name for host in self.mdev_hosts]
-        return [HYPERVISOR, *bridge, *hosts, *(p.name for p in self.partitions), *manager]
+        novalink = [self.novalink.name] if self.novalink is not None else []
+        return [HYPERVISOR, *bridge, *hosts, *(p.name for p in self.partitions), *manager, *novalink]
+
+    @property
+    def system_name(self) -> str:
+        """Name of the managed system."""
+        return self.system.name or self.lab.name
+
+    @property
+    def system_uuid(self) -> str:
+        """UUID of the managed system, given or made; lower case."""
+        return self.system.uuid or made_uuid("system", self.lab.name)
+
+    def partition_uuid(self, partition: PartitionConfig) -> str:
+        """Return the UUID of a partition, given or made; lower case."""
+        return partition.uuid or made_uuid("partition", self.system_uuid, partition.name)
 
     def mdev_host(self, name: str) -> MdevHostConfig:
         """Return the mdev host of that name, or raise :class:`ConfigError` naming those that exist."""
@@ -340,6 +388,8 @@ class Topology(Strict):
         nodes += [(host.name, f"mdev_host[{i}]") for i, host in enumerate(self.mdev_hosts)]
         if self.manager is not None:
             nodes.append((self.manager.name, "the manager"))
+        if self.novalink is not None:
+            nodes.append((self.novalink.name, "the NovaLink service"))
         for name, owner in nodes:
             if name.startswith(LINK_PREFIX):
                 raise ValueError(
@@ -354,9 +404,23 @@ class Topology(Strict):
         if self.manager is not None and self.hypervisor.vmc.max_mtu < _MANAGER_MTU:
             raise ValueError(f"hypervisor.vmc.max_mtu of at least {_MANAGER_MTU}, because there is a [manager]")
 
+        if self.novalink is not None and self.hypervisor.vmc.max_mtu < _NOVALINK_MTU:
+            raise ValueError(f"hypervisor.vmc.max_mtu of at least {_NOVALINK_MTU}, because there is a [novalink]")
+
+    def _check_identities(self) -> None:
+        for what, values in (
+            ("label", [p.shown_label for p in self.partitions]),
+            ("uuid", [self.partition_uuid(p) for p in self.partitions]),
+        ):
+            twice = next((value for value in values if values.count(value) > 1), None)
+            if twice is not None:
+                raise ValueError(f"a {what} of its own for each partition: {twice!r} is used twice")
+
     def _check_profile(self) -> None:
         if self.hypervisor.profile == "qemu" and self.manager is not None:
             raise ValueError('profile = "lopar": a [manager] needs H_COPY_RDMA, which profile "qemu" does not have')
+        if self.hypervisor.profile == "qemu" and self.novalink is not None:
+            raise ValueError('profile = "lopar": a [novalink] needs H_COPY_RDMA, which profile "qemu" does not have')
 
     def _check_management(self) -> None:
         management = [p.name for p in self.partitions if p.management]
@@ -367,6 +431,8 @@ class Topology(Strict):
                 raise ValueError(f"management = true for {partition.name!r}, which has a VMC adapter")
         if self.manager is not None and not management:
             raise ValueError("a partition with management = true, because there is a [manager]")
+        if self.novalink is not None and not management:
+            raise ValueError("a partition with management = true, because there is a [novalink]")
 
     def _check_scm(self) -> None:
         for partition in self.partitions:
@@ -376,11 +442,24 @@ class Topology(Strict):
 
     def _check_net(self) -> None:
         check_network(self.lab.name, self.switches, [(p.name, p.venet, p.devices) for p in self.partitions])
+        for partition in self.partitions:
+            slots = [self.venet_slot(partition, number) for number in range(len(partition.venet))]
+            if len(set(slots)) != len(slots):
+                raise ValueError(f"a virtual slot number of its own for each venet of {partition.name!r}")
 
     def venet_mac(self, partition: PartitionConfig, number: int) -> str:
         """Return the MAC address of a partition's venet, given or assigned."""
         lpar_id = self.lpar_id(partition.name)
         return partition.venet[number].mac or f"02:00:00:{lpar_id >> 8:02x}:{lpar_id & 0xFF:02x}:{number + 1:02x}"
+
+    def venet_slot(self, partition: PartitionConfig, number: int) -> int:
+        """Return the virtual slot number of a partition's venet, given or assigned."""
+        given = partition.venet[number].slot
+        return 2 + number if given is None else given
+
+    def switch_uuid(self, switch: SwitchConfig) -> str:
+        """Return the UUID of a switch, given or made; lower case."""
+        return switch.uuid or made_uuid("switch", self.system_uuid, switch.name)
 
     def _check_crqs(self) -> None:
         used: set[tuple[str, int]] = set()

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from pvnet.core.names import NAME_PATTERN
 from pvnet.runtime.topology_base import Name, Strict
+from pvnet.runtime.topology_system import Label, Uuid
 
 _MAC: Final = re.compile(r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")
 _INTERFACE: Final = re.compile(r"^[A-Za-z0-9_.-]{1,15}$")
@@ -114,6 +115,10 @@ class SwitchConfig(Strict):
 
     name: Name = "net0"
     """Name of the switch."""
+    label: Label | None = None
+    """Its name for management software; without one ``name``."""
+    uuid: Uuid | None = None
+    """Its UUID; without one made from the names of lab and switch."""
     mtu: int = Field(default=1500, ge=68, le=65521)
     """Largest payload of a frame that it carries, without the 14 bytes of the Ethernet header."""
     ageing_s: float = Field(default=300.0, gt=0, le=86400)
@@ -146,6 +151,11 @@ class VenetConfig(Strict):
     """The switch that it is connected to."""
     mac: Mac | None = None
     """MAC address of the partition's side; without one 02:00:00:NN:NN:MM from the partition's number."""
+    vlan: int = Field(default=1, ge=1, le=4094)
+    """Port VLAN id: at one switch only ports of the same one reach each other; ports that are no partition's are in 1.
+    """
+    slot: int | None = Field(default=None, ge=2, le=65535)
+    """Virtual slot number; without one 2, 3 ... in the order of the file."""
     address: InterfaceAddress | None = None
     """IPv4 address with prefix length, of the TAP or of the built-in stack; without one there is no IPv4."""
     tap: InterfaceName | None = None

@@ -59,7 +59,7 @@ class RecordingLab(InProcessLab):
         port = self._ports[name] = self.network.port(NodeName(name))
         lab = self.topology.lab.name
         endpoint = Endpoint(port, lab=lab, name=name, role=role, incarnation=self._incarnation, link=self._link)
-        endpoint.snoop.append(self.recorder.tap)
+        endpoint.taps.listeners.append(self.recorder.tap)
         await endpoint.start()
         return endpoint
 

@@ -118,7 +118,7 @@ class HcallContender:
         mapped = await keep_in_flight(put, _PAGES, IN_FLIGHT)
         if mapped.wrong:
             raise UnreachableError(f"the hypervisor refused {mapped.wrong} of {_PAGES} calls of H_PUT_TCE")
-        taps = self._hcalls.endpoint.snoop
+        taps = self._hcalls.endpoint.taps.listeners
         taps.append(self._see)
         await self.get(1)
         taps.remove(self._see)

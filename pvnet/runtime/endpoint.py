@@ -38,7 +38,7 @@ from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.lifecycle_pb2 import Lifecycle
 from pvnet.runtime.clock import Clock, system_clock
 from pvnet.runtime.log import LEVELS
-from pvnet.runtime.message_tap import MessageTap
+from pvnet.runtime.taps import Taps
 from pvnet.transport.base import Port
 from pvnet.transport.envelope import REPLY_BODIES, SCHEMA_VERSION
 from pvnet.transport.link import (
@@ -103,12 +103,8 @@ class Endpoint:
         self.on_path: list[Callable[[str, bool], None]] = []
         """Told the peer, and whether frames to it go directly, when that changes."""
         self.superseded = asyncio.Event()
-        self.snoop: list[Callable[[str, Envelope], None]] = []
-        """Get every message: "in" or "out", and the envelope."""
-        self.tap: MessageTap | None = None
-        """A recorder's, while it records."""
-        self.on_tap: list[Callable[[int], None]] = []
-        """Told when a recorder comes or goes (0): most bytes of memory contents per record."""
+        self.taps = Taps(self.name, self.counters, self.log)
+        self._listeners = self.taps.listeners  # nearly always empty, and looked at for each message
         self._port = port
         self._handlers: dict[str, Handler] = {}
         self._share_handlers: dict[str, ShareHandler] = {}
@@ -159,7 +155,7 @@ class Endpoint:
             self._finish(number, UnreachableError(f"{self.name} is shutting down"))
         for _, _, waiter in self._waiters:
             waiter.cancel()
-        self._end_tap()
+        self.taps.end()
         await self._port.close(self._state(Lifecycle.DEATH, text), forget=self.role == "client")
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
@@ -512,11 +508,11 @@ class Endpoint:
         envelope.monotonic_ns, envelope.wall_ns = self._clock()
         self.counters["sent"] += 1
         outputs = self.link.send(destination, envelope, self._loop.time())
-        if self.snoop:  # as it goes out: stream and number are filled in, unless it has to wait
+        if self._listeners:  # as it goes out: stream and number are filled in, unless it has to wait
             envelope.schema, envelope.lab = SCHEMA_VERSION, self.lab
             envelope.source, envelope.source_incarnation = self.name, self.incarnation
             envelope.destination = destination
-            self._snoop("out", envelope)
+            self.taps.tell("out", envelope)
         self._outputs(outputs)
 
     def _outputs(self, outputs: list[LinkOutput]) -> None:
@@ -554,7 +550,8 @@ class Endpoint:
 
     def _deliver(self, envelope: Envelope) -> None:
         self.counters["received"] += 1
-        self._snoop("in", envelope)
+        if self._listeners:
+            self.taps.tell("in", envelope)
         kind = envelope.WhichOneof("body") or ""
         if kind in REPLY_BODIES:
             pending = self._pending.get(envelope.correlation)
@@ -583,36 +580,14 @@ class Endpoint:
                 self.refuse(envelope, f"{self.name} failed on {kind}: {type(error).__name__}")
 
     def _tap_command(self, envelope: Envelope) -> None:
-        """A recorder wants copies of our messages, or no more of them."""
-        self._end_tap()
-        command = envelope.management.tap
+        try:
+            self.taps.command(envelope.management.tap)
+        except ConfigError as error:
+            self.refuse(envelope, str(error))
+            return
         reply = Envelope()
         reply.management_reply.SetInParent()
-        if command.path:
-            try:
-                tap = MessageTap(self.name, command.path, self._end_tap)
-            except ConfigError as error:
-                self.refuse(envelope, str(error))
-                return
-            self.tap = tap
-            self.snoop.append(tap.envelope)
-            self._tell_all(self.on_tap, command.snaplen)
         self.reply(envelope, reply)
-
-    def _end_tap(self) -> None:
-        tap, self.tap = self.tap, None
-        if tap is not None:
-            self.snoop.remove(tap.envelope)
-            tap.close()
-            self._tell_all(self.on_tap, 0)
-
-    def _snoop(self, direction: str, envelope: Envelope) -> None:
-        for tap in tuple(self.snoop):
-            try:
-                tap(direction, envelope)
-            except Exception as error:  # who listens in never disturbs
-                self.counters["snoop_failed"] += 1
-                self.log.error("snoop_failed", exc_info=error)
 
     def _peer_up(self, event: PeerUp) -> None:
         for node, phase, waiter in self._waiters:

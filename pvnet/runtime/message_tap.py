@@ -110,9 +110,8 @@ class MessageTap:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-            self._socket.settimeout(1.0)
+            self._socket.setblocking(False)  # EAGAIN at once if whoever listens there takes nobody
             self._socket.connect(path)
-            self._socket.setblocking(False)
             self._socket.send(encode(OUT, HELLO, 0, time.time_ns(), b"", b"", node.encode(), len(node)))
         except (OSError, ValueError) as error:
             self._socket.close()
@@ -120,7 +119,7 @@ class MessageTap:
             raise ConfigError(f"recorder at {path[:120]!r}: {text}") from None
 
     def envelope(self, direction: str, envelope: Envelope) -> None:
-        """Send a copy of a message; for :attr:`Endpoint.snoop`."""
+        """Send a copy of a message; a listener of ``taps.Taps``."""
         is_in = direction == "in"
         kind = envelope.WhichOneof("body")
         channel = CHANNEL_OF_BODY.get(kind, None) if kind is not None else None

@@ -107,7 +107,7 @@ def _start(endpoint: Endpoint, topology: Topology, target: SnoopTarget, director
         note=_note_from_thread(endpoint),
     )
     _begun.add(key)
-    endpoint.snoop.append(sink.tap)
+    endpoint.taps.listeners.append(sink.tap)
     endpoint.log.info("snoop", file=sink.name)
     return sink
 

@@ -192,7 +192,7 @@ class InProcessLab:
         endpoint = Endpoint(
             port, lab=lab, name=name, role=role, incarnation=self._incarnation, link=self._link, clock=clock
         )
-        endpoint.snoop += self.snoop
+        endpoint.taps.listeners += self.snoop
         await endpoint.start()
         return endpoint
 

@@ -38,7 +38,7 @@ class _FramePort:
 
     def deliver(self, packets: list[Packet]) -> int:
         """Take frames; never holds the switch up."""
-        tap = self._endpoint.tap
+        tap = self._endpoint.taps.recorder
         if tap is not None:
             for packet in packets:
                 frame = packet.tobytes()
@@ -52,7 +52,7 @@ class SwitchContents:
     def __init__(self, endpoint: Endpoint, switches: Switches) -> None:
         self._endpoint = endpoint
         self._switches = switches
-        endpoint.on_tap.append(self._changed)
+        endpoint.taps.on_change.append(self._changed)
 
     def _changed(self, snaplen: int) -> None:
         for switch in self._switches.all():
@@ -69,14 +69,14 @@ class RdmaContents:
         self._endpoint = endpoint
         self._platform = platform
         self._snaplen = 0
-        endpoint.on_tap.append(self._changed)
+        endpoint.taps.on_change.append(self._changed)
 
     def _changed(self, snaplen: int) -> None:
         self._snaplen = snaplen
 
     def copied(self, call: Envelope) -> None:
         """A copy has been done."""
-        tap = self._endpoint.tap
+        tap = self._endpoint.taps.recorder
         if not self._snaplen or tap is None or call.hcall.HasField("memory"):
             return
         length, source, source_ioba, target, target_ioba = _five(call.hcall.args)

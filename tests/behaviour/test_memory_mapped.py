@@ -31,7 +31,7 @@ class Carried:
 
     def __init__(self, lab: InProcessLab) -> None:
         self.calls = self.with_bytes = self.chunks = 0
-        lab.partition().endpoint.snoop.append(self._see)
+        lab.partition().endpoint.taps.listeners.append(self._see)
 
     def _see(self, _direction: str, envelope: Envelope) -> None:
         match envelope.WhichOneof("body"):

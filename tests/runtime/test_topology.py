@@ -96,8 +96,8 @@ def test_survives_json_so_that_nodes_can_be_given_it() -> None:
             "zzz = 1",
             (
                 "f.toml:1: zzz: unknown key; "
-                "expected one of bridge, broker, crq, hypervisor, lab, manager, mdev_host, novalink, partition, switch, "
-                "system"
+                "expected one of bridge, broker, crq, hypervisor, lab, manager, mdev_host, novalink, partition, "
+                "switch, system"
             ),
         ),
         ('[[partition]]\nmemory = "1MiB"', "f.toml:1: partition[0].name: missing; expected a value"),

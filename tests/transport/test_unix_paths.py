@@ -156,7 +156,7 @@ def test_a_path_that_is_cut_again_and_again_loses_nothing_and_runs_nothing_twice
                 cuts += 1
                 port_of(client if cuts % 2 else server).break_path("server" if cuts % 2 else "client")
 
-        server.snoop.append(lambda direction, envelope: cut(envelope) if direction == "in" else None)
+        server.taps.listeners.append(lambda direction, envelope: cut(envelope) if direction == "in" else None)
         for start in range(1, 3000, 500):
             await call_all(client, range(start, start + 500))
             assert await client.settle_path("server")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -124,7 +125,11 @@ def _target_format(target: Path, to: str, source: Path, from_format: str) -> str
 
 @contextmanager
 def _whole(target: Path) -> Iterator[BinaryIO]:
-    """A file that takes the target's place when all is written, and leaves no trace otherwise."""
+    """A file that takes the target's place when all is written, else leaves no trace.  ``-``: standard output."""
+    if str(target) == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
     if target.exists() and not target.is_file():  # a pipe, a device
         with target.open("wb") as stream:
             yield stream

@@ -11,13 +11,14 @@ import typer
 from pvnet.capture.exporters import WRITTEN, Conversion
 from pvnet.capture.exporters import convert as convert_file
 from pvnet.cli.run import JsonOption, say, say_json
+from pvnet.core.errors import ConfigError
 
 SHOWN_PROBLEMS = 10
 
 
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A capture, a recording or a log, told by content.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write; - is standard output (with --to).")],
     to: Annotated[
         str, typer.Option("--to", metavar="FORMAT", help=f"{', '.join(WRITTEN)}; default: by the name of OUT.")
     ] = "",
@@ -39,8 +40,12 @@ def convert(
 
     Exit 0: converted; 2: there is no such conversion, or IN is of no known format.
     """
+    if as_json and str(target) == "-":
+        raise ConfigError("--json and - for OUT: both are written to standard output; expected one of them")
     done = convert_file(source, target, to, node)
     _complain(done)
+    if str(target) == "-":
+        return
     if as_json:
         say_json(
             {

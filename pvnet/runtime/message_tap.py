@@ -27,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from pvnet.capture.model import LINKTYPE_ENVELOPE
 from pvnet.core.errors import ConfigError, WireError
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.transport.envelope import CHANNEL_OF_BODY
@@ -34,7 +35,6 @@ from pvnet.transport.envelope import CHANNEL_OF_BODY
 HEAD: Final = struct.Struct(">BBBBIQIB3x")
 HELLO: Final = 0
 """Link type of the packet that says who it is."""
-ENVELOPE: Final = 147
 IN: Final = 1
 OUT: Final = 2
 BUFFER_BYTES: Final = 4 << 20
@@ -125,7 +125,7 @@ class MessageTap:
         channel = CHANNEL_OF_BODY.get(kind, None) if kind is not None else None
         other = envelope.source if is_in else envelope.destination
         name = b"state" if channel is None else channel.value.encode()
-        self.record(IN if is_in else OUT, ENVELOPE, name, other.encode(), envelope.SerializeToString())
+        self.record(IN if is_in else OUT, LINKTYPE_ENVELOPE, name, other.encode(), envelope.SerializeToString())
 
     def record(
         self, direction: int, link_type: int, channel: bytes, other: bytes, data: bytes, original: int = 0

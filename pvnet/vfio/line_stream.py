@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from abc import abstractmethod
 from typing import Final
 
 from pvnet.mdev.device import LineReceiver, SerialLine
@@ -123,9 +124,9 @@ class StreamLine(SerialLine):
         if self._is_owed:
             self._loop.call_soon(self._tell_writable)
 
+    @abstractmethod
     def _close_fd(self) -> None:
         """Let go of a descriptor that is watched no longer."""
-        raise NotImplementedError
 
     def _gone(self) -> None:
         """The other side has gone."""

@@ -476,3 +476,15 @@ def test_windows_are_known_from_a_copy_into_the_partition(tmp_path: Path) -> Non
     assert (found.meta.lliobn, found.meta.rliobn) == (8, 9)
     convert(tmp_path / "y.jsonl", tmp_path / "z.jsonl", "hcall-trace")
     assert (tmp_path / "z.jsonl").read_bytes() == source.read_bytes()
+
+
+def test_standard_output_is_a_target(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    source = RECORDINGS[0]
+    assert run(["convert", str(source), "-", "--to", "pcapng"]) == 0
+    capture = tmp_path / "x.pcapng"
+    capture.write_bytes(capfdbinary.readouterr().out)
+    assert run(["convert", str(capture), "-", "--to", "hcall-trace", "--json"]) == 2
+    assert b"expected one of them" in capfdbinary.readouterr().err
+    convert(capture, tmp_path / "y.jsonl")
+    assert (tmp_path / "y.jsonl").read_bytes() == source.read_bytes()
+    assert not Path("-").exists()

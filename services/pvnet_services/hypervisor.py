@@ -312,7 +312,12 @@ class VmcAdapter:
     def status(self) -> dict[str, object]:
         """Numbers for ``show_status``."""
         waiting = self.node.platform.waiting_posts(self.partition, self.unit)
-        return {**hypervisor_vmc(self.machine), "handled": self.payloads.handled, "waiting_posts": waiting}
+        return {
+            **hypervisor_vmc(self.machine),
+            "handled": self.payloads.handled,
+            "relays": self.payloads.relays,
+            "waiting_posts": waiting,
+        }
 
 
 def main() -> int:

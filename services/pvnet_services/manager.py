@@ -7,22 +7,17 @@ restarted) is opened again; commands wait for it until their own deadline.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import math
 import sys
 
-from pvnet.client.device import VmcDevice
-from pvnet.client.session import VmcSession
-from pvnet.core.errors import PvnetError
+from pvnet.client.keeper import SessionKeeper
+from pvnet.core.errors import DeadlineError, PvnetError
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.management_pb2 import Management, ManagementReply
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.service import NodeConfig, run_service
 
 _COMMANDS_AT_ONCE = 64
-_RETRY_S = 0.05
-_RETRY_MAX_S = 1.0
 
 
 class ManagerNode:
@@ -36,61 +31,20 @@ class ManagerNode:
         self.partition = partition.name
         self.hmc_id = manager.hmc_id
         self.timeout = config.topology.lab.ready_timeout_s
-        self.sessions = 0
+        self.keeper = SessionKeeper(endpoint, self.partition, self.hmc_id, timeout=self.timeout)
         self.commands = 0
-        self._session: asyncio.Future[VmcSession] = asyncio.get_running_loop().create_future()
         self._busy = 0
         endpoint.on("management", self._command)  # before it starts: whoever sees our birth may call at once
 
     async def start(self) -> None:
         """Open the first session, then serve."""
-        session = await self._reopen(until=asyncio.get_running_loop().time() + self.timeout)
-        self.endpoint.spawn(self._keep(session), "session")
+        await self.keeper.start()
         self.endpoint.ready(f"management application of {self.partition}")
 
     async def stop(self) -> None:
         """Close the session, then leave."""
-        if self._session.done():
-            await self._session.result().close()
+        await self.keeper.stop()
         await self.endpoint.stop()
-
-    async def _new_session(self) -> VmcSession:
-        device = VmcDevice(self.endpoint, self.partition, timeout=self.timeout)
-        session = await VmcSession(device, self.hmc_id, timeout=self.timeout).open()
-        self.sessions += 1
-        self._session.set_result(session)
-        return session
-
-    async def _keep(self, session: VmcSession) -> None:
-        """Replace a session that has ended, for as long as the node lives; after pauses if they end at once."""
-        loop = asyncio.get_running_loop()
-        wait = _RETRY_S
-        while True:
-            opened = loop.time()
-            problem = await asyncio.shield(session.ended)
-            self.endpoint.log.warning("session_ended", error=str(problem))
-            self._session = asyncio.get_running_loop().create_future()
-            await session.close()
-            if loop.time() - opened < _RETRY_MAX_S:
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, _RETRY_MAX_S)
-            else:
-                wait = _RETRY_S
-            session = await self._reopen()
-            self.endpoint.log.info("session_opened", number=self.sessions)
-
-    async def _reopen(self, *, until: float = math.inf) -> VmcSession:
-        """Open a session, trying again until that time (of the loop), then with the error of the last attempt."""
-        wait = _RETRY_S
-        while True:
-            try:
-                return await self._new_session()
-            except PvnetError as error:
-                if asyncio.get_running_loop().time() >= until:
-                    raise
-                self.endpoint.log.warning("session_not_opened", error=str(error))
-            await asyncio.sleep(wait)
-            wait = min(wait * 2, _RETRY_MAX_S)
 
     def _command(self, envelope: Envelope) -> None:
         command = envelope.management
@@ -105,30 +59,27 @@ class ManagerNode:
     async def _run(self, envelope: Envelope) -> None:
         self._busy += 1
         seconds = envelope.deadline_ms / 1000 or self.timeout
+        command = Management()
+        command.CopyFrom(envelope.management)
         try:
-            async with asyncio.timeout(seconds):
-                session = await asyncio.shield(self._session)
-                command = Management()
-                command.CopyFrom(envelope.management)
-                answer = await session.manage(command, timeout=seconds)
+            answer = await self.keeper.manage(command, timeout=seconds)
             self.commands += 1
             self.endpoint.reply(envelope, Envelope(management_reply=answer))
-        except TimeoutError:
-            self.endpoint.refuse(envelope, f"no VMC session at {self.partition} within {seconds:g} s")
+        except DeadlineError as error:
+            self.endpoint.refuse(envelope, str(error))
         except PvnetError as error:
             self.endpoint.refuse(envelope, f"the VMC session failed: {error}")
         finally:
             self._busy -= 1
 
     def _status(self) -> dict[str, object]:
-        session = self._session.result().counters if self._session.done() else {}
         return {
-            "sessions": self.sessions,
+            "sessions": self.keeper.opened,
             "commands": self.commands,
-            "connected": self._session.done(),
+            "connected": self.keeper.connected,
             "calls_under_way": self.endpoint.pending_calls,
             "tasks": self.endpoint.tasks,
-            "session": dict(session),
+            "session": dict(self.keeper.counters),
             "endpoint": dict(self.endpoint.counters),
             "link": dict(self.endpoint.link.counters),
             "paths": self.endpoint.paths(),

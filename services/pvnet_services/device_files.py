@@ -1,7 +1,8 @@
 """Character devices of a partition, served to other processes: who has which file open, which calls are under way.
 
 A process reaches only its own files, and when it dies its files are closed, as a kernel would.  Handles are the
-partition's (one table for all devices); each driver counts its own underneath.
+partition's (one table for all devices); each driver counts its own underneath.  Calls come in envelopes from other
+nodes (:meth:`DeviceFiles.request`), or from whoever serves programs that are no nodes (:meth:`DeviceFiles.call`).
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ MAX_BLOCK_FILES = 256
 
 AdapterDriver = Driver[io.AdapterInput, Any]
 Owner = tuple[str, int]
-BlockDone = Callable[[int, bytes], None]
+"""Who opened a file: a node and its incarnation, or a name that no node can have and a number."""
+Done = Callable[[int, bytes], None]
+"""Takes a call's result and its data."""
 
 
 class BlockDevice(Protocol):
     """A file that takes calls as they are; block devices look at their offset."""
 
-    def block_call(self, call: DeviceIo, done: BlockDone) -> Callable[[], None] | None:
+    def block_call(self, call: DeviceIo, done: Done) -> Callable[[], None] | None:
         """Run a call; ``done(result, data)`` answers.
 
         Returns what interrupts it, if it may wait for something: then it ends with -EINTR.
@@ -50,7 +53,12 @@ class _File:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    envelope: Envelope
+    owner: Owner
+    number: int
+    """The owner's own number of the call."""
+    call: DeviceIo
+    done: Done
+    is_alive: Callable[[], bool]
     driver: AdapterDriver
 
 
@@ -99,85 +107,97 @@ class DeviceFiles:
         return [*self._devices, *self._blocks]
 
     def request(self, envelope: Envelope) -> None:
-        """Run one device call."""
-        call = envelope.device_io
-        owner = (envelope.source, envelope.source_incarnation)
+        """Run one device call of another node."""
+        source, incarnation = envelope.source, envelope.source_incarnation
+
+        def is_alive() -> bool:
+            return self._endpoint.link.peer_incarnation(source) == incarnation
+
+        done = partial(self._answer, envelope)
+        self.call((source, incarnation), envelope.correlation, envelope.device_io, done, is_alive)
+
+    def call(self, owner: Owner, number: int, call: DeviceIo, done: Done, is_alive: Callable[[], bool]) -> None:
+        """Run one device call; ``done`` takes its end, at once or later, but never that of an INTERRUPT.
+
+        ``number`` is what an INTERRUPT of the same owner names.  A file that is opened only when its owner is not
+        alive any more is closed again; afterwards :meth:`owner_died` is to be called.
+        """
         if call.operation == DeviceIo.INTERRUPT:
-            number = self._numbers.get((owner, call.interrupts))
-            if number is not None:
-                self._calls[number].driver.feed(io.DeviceInterrupt(number))
+            under_way = self._numbers.get((owner, call.interrupts))
+            if under_way is not None:
+                self._calls[under_way].driver.feed(io.DeviceInterrupt(under_way))
             elif (interrupt := self._waits.get((owner, call.interrupts))) is not None:
                 interrupt()
             return
         is_open = call.operation == DeviceIo.OPEN
         if call.path in self._blocks if is_open else call.handle in self._block_files:
-            self._block_request(envelope, call, owner)
+            self._block_call(owner, number, call, done)
             return
         if is_open:
             driver = self._devices.get(call.path)
             inner = 0
             if driver is None:
-                self._answer(envelope, -ENOENT)
+                done(-ENOENT, b"")
                 return
         else:
             file = self._files.get(call.handle)
             if file is None or file.owner != owner:
-                self._answer(envelope, -EBADF)
+                done(-EBADF, b"")
                 return
             driver, inner = file.driver, file.inner
         self._last_request += 1
         event = _input(call, self._last_request, inner)
         if event is None:
-            self._answer(envelope, -EINVAL)
+            done(-EINVAL, b"")
             return
-        self._calls[self._last_request] = _Call(envelope, driver)
-        self._numbers[owner, envelope.correlation] = self._last_request
+        self._calls[self._last_request] = _Call(owner, number, call, done, is_alive, driver)
+        self._numbers[owner, number] = self._last_request
         driver.feed(event)
 
-    def _block_request(self, envelope: Envelope, call: DeviceIo, owner: Owner) -> None:
+    def _block_call(self, owner: Owner, number: int, call: DeviceIo, done: Done) -> None:
         if call.operation == DeviceIo.OPEN:
             if len(self._block_files) >= MAX_BLOCK_FILES:
-                self._answer(envelope, -EMFILE)
+                done(-EMFILE, b"")
                 return
             self._last_handle += 1
             self._block_files[self._last_handle] = (self._blocks[call.path], owner)
-            self._answer(envelope, self._last_handle)
+            done(self._last_handle, b"")
             return
         block, owned_by = self._block_files.get(call.handle, (None, None))
         if block is None or owned_by != owner:
-            self._answer(envelope, -EBADF)
+            done(-EBADF, b"")
         elif call.operation == DeviceIo.CLOSE:
             del self._block_files[call.handle]
-            self._answer(envelope, 0)
+            done(0, b"")
         else:
-            key = (owner, envelope.correlation)
-            interrupt = block.block_call(call, partial(self._block_done, envelope, key))
+            key = (owner, number)
+            interrupt = block.block_call(call, partial(self._block_done, done, key))
             if interrupt is not None:
                 self._waits[key] = interrupt
 
-    def _block_done(self, envelope: Envelope, key: tuple[Owner, int], result: int, data: bytes) -> None:
+    def _block_done(self, done: Done, key: tuple[Owner, int], result: int, data: bytes) -> None:
         self._waits.pop(key, None)
-        self._answer(envelope, result, data)
+        done(result, data)
 
     def done(self, driver: AdapterDriver, request: int, result: int, data: bytes) -> None:
         """Answer the call that a driver has finished."""
         under_way = self._calls.pop(request, None)
         if under_way is None:
             return
-        call = under_way.envelope
-        owner = (call.source, call.source_incarnation)
-        self._numbers.pop((owner, call.correlation), None)
-        operation = call.device_io.operation
+        key = (under_way.owner, under_way.number)
+        if self._numbers.get(key) == request:
+            del self._numbers[key]
+        operation = under_way.call.operation
         if operation == DeviceIo.OPEN and result >= 0:
-            if self._endpoint.link.peer_incarnation(call.source) != call.source_incarnation:
+            if not under_way.is_alive():
                 self._close(driver, result)
                 return
             self._last_handle += 1
-            self._files[self._last_handle] = _File(driver, result, owner)
+            self._files[self._last_handle] = _File(driver, result, under_way.owner)
             result = self._last_handle
         elif operation == DeviceIo.CLOSE:
-            self._files.pop(call.device_io.handle, None)
-        self._answer(call, result, data)
+            self._files.pop(under_way.call.handle, None)
+        under_way.done(result, data)
 
     def owner_died(self, node: str) -> None:
         """Close every file of a process that has died."""

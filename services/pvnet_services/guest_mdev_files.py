@@ -17,7 +17,7 @@ from pvnet.mdev.guest import GuestFile, GuestSteps, WritableFile
 from pvnet.papr.errno import EAGAIN, EBUSY, EINTR, EINVAL, ENODEV, ENOSPC
 from pvnet.pb.v1.device_pb2 import DeviceIo
 from pvnet.runtime.hcall_client import INLINE_BYTES
-from pvnet_services.device_files import BlockDone
+from pvnet_services.device_files import Done
 
 BLKFLSBUF: Final = 0x1261
 """ioctl: make every write durable.  Numbers: Linux ``include/uapi/linux/fs.h``."""
@@ -39,7 +39,7 @@ class StepsRunner(Protocol):
 class _Wait:
     """A call of a character device that waits."""
 
-    def __init__(self, call: DeviceIo, done: BlockDone) -> None:
+    def __init__(self, call: DeviceIo, done: Done) -> None:
         self.call = call
         self.done = done
         self.written = 0
@@ -70,7 +70,7 @@ class GuestDeviceFile:
         """Size in bytes of a block device."""
         return None if self._file is None else self._file.size
 
-    def block_call(self, call: DeviceIo, done: BlockDone) -> Callable[[], None] | None:
+    def block_call(self, call: DeviceIo, done: Done) -> Callable[[], None] | None:
         """Run a call."""
         if self._file is None:
             done(-ENODEV, b"")
@@ -120,7 +120,7 @@ class GuestDeviceFile:
 
     # --- block devices -----------------------------------------------------------------------------------------------
 
-    def _ioctl(self, file: GuestFile, call: DeviceIo, done: BlockDone) -> None:
+    def _ioctl(self, file: GuestFile, call: DeviceIo, done: Done) -> None:
         if call.command == BLKGETSIZE64 and file.size is not None:
             done(0, struct.pack("<Q", file.size))
         elif call.command == BLKFLSBUF:
@@ -128,7 +128,7 @@ class GuestDeviceFile:
         else:
             done(-EINVAL, b"")
 
-    def _block(self, file: GuestFile, call: DeviceIo, done: BlockDone) -> None:
+    def _block(self, file: GuestFile, call: DeviceIo, done: Done) -> None:
         size = file.size or 0
         if call.operation == DeviceIo.READ:
             length = max(0, min(call.count, size - call.offset))

@@ -34,7 +34,7 @@ from pvnet.scm.guest_interface import (
     ScmGuestPolicy,
     ScmUnbound,
 )
-from pvnet_services.device_files import AdapterDriver, BlockDone
+from pvnet_services.device_files import AdapterDriver, Done
 
 NMEM_PATH: Final = "/dev/nmem"
 PMEM_PATH: Final = "/dev/pmem"
@@ -85,7 +85,7 @@ class ScmAdapter:
         if self.machine.state in RESTING:
             self.rested.set()
 
-    def block_call(self, call: DeviceIo, done: BlockDone) -> None:
+    def block_call(self, call: DeviceIo, done: Done) -> None:
         """Read or write the blocks at ``call.offset``: at most 64 KiB a call, short at the end of the device."""
         is_read = call.operation == DeviceIo.READ
         length = call.count if is_read else len(call.data)
@@ -123,7 +123,7 @@ class ScmAdapter:
         }
 
 
-def _memory_done(length: int, done: BlockDone, result: Envelope | PvnetError) -> None:
+def _memory_done(length: int, done: Done, result: Envelope | PvnetError) -> None:
     if isinstance(result, PvnetError):
         done(-EIO, b"")
     elif result.memory_reply.error:

@@ -1,12 +1,11 @@
 """A lab of real processes: the supervisor, its place on the broker, and what the hypervisor may ask of it.
 
 The supervisor is itself a node (``supervisor``): it learns from the other nodes' states when they serve, and it carries
-out the platform part of management commands (list, show, power on, power off), which only the hypervisor may send.
+out the platform part of management commands (``platform_admin``), which only the hypervisor may send.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from collections.abc import Callable
@@ -14,33 +13,19 @@ from pathlib import Path
 from typing import Self
 
 from pvnet.capture.snoop import SnoopSink
-from pvnet.core.errors import ConfigError, DeadlineError, PeerDiedError, PvnetError
+from pvnet.core.errors import ConfigError, DeadlineError, PeerDiedError
 from pvnet.pb.v1.envelope_pb2 import Envelope
-from pvnet.pb.v1.management_pb2 import Management, ManagementReply, Partition, ShowStatus
+from pvnet.pb.v1.management_pb2 import Management, ManagementReply, ShowStatus
 from pvnet.runtime.endpoint import Endpoint
-from pvnet.runtime.lab_dir import NodeInfo
+from pvnet.runtime.platform_admin import PlatformAdmin
 from pvnet.runtime.readiness import EndpointReadiness, Readiness
 from pvnet.runtime.service import NodeConfig, make_port
 from pvnet.runtime.snoop import start_snoop, stop_snoop
-from pvnet.runtime.supervisor import (
-    ConflictError,
-    Launch,
-    NodeSpec,
-    Supervisor,
-    SupervisorEvent,
-    UnknownNodeError,
-)
+from pvnet.runtime.supervisor import Launch, NodeSpec, Supervisor, SupervisorEvent
 from pvnet.runtime.topology import HYPERVISOR, SUPERVISOR, Topology
 from pvnet.transport.uri import BrokerUrl
 
 _PROBE_S = 1.0
-_STATES = {
-    "off": Partition.OFF,
-    "starting": Partition.STARTING,
-    "running": Partition.RUNNING,
-    "stopping": Partition.STOPPING,
-    "failed": Partition.FAILED,
-}
 
 
 class LabProcesses:
@@ -54,13 +39,23 @@ class LabProcesses:
         on_event: Callable[[SupervisorEvent], None] | None = None,
         base: Path | None = None,
     ) -> None:
-        self.topology = topology
         self.supervisor = Supervisor(
-            topology, launcher=self._launch, readiness=self._readiness, on_event=on_event, base=base
+            topology,
+            launcher=self._launch,
+            readiness=self._readiness,
+            on_event=on_event,
+            on_state=self._state_changed,
+            base=base,
         )
+        self.platform = PlatformAdmin(topology, self.supervisor)
         self.endpoint: Endpoint
         self._log_json = log_json
         self._snoop: SnoopSink | None = None
+
+    @property
+    def topology(self) -> Topology:
+        """The topology of now: management commands change it."""
+        return self.platform.topology
 
     async def __aenter__(self) -> Self:
         try:
@@ -75,6 +70,7 @@ class LabProcesses:
         await stop_snoop(self._snoop)
 
     def _launch(self, spec: NodeSpec, broker: BrokerUrl) -> Launch:
+        self.platform.launched(spec.name)
         config = NodeConfig(
             node=spec.name,
             broker=broker.text(),
@@ -84,6 +80,9 @@ class LabProcesses:
         )
         stdin = config.model_dump_json(by_alias=True).encode()
         return Launch((f"pvnet_services.{spec.role}", "--config", "-"), stdin=stdin)
+
+    def _state_changed(self, name: str) -> None:
+        self.platform.state_changed(name)
 
     async def _readiness(self, broker: BrokerUrl) -> Readiness:
         lab = self.topology.lab
@@ -131,8 +130,7 @@ class LabProcesses:
     def _management(self, envelope: Envelope) -> None:
         kind = envelope.management.WhichOneof("command")
         if kind == "show_status":
-            status = {"nodes": [node.model_dump() for node in self.supervisor.nodes()]}
-            answer = ManagementReply(status_json=json.dumps(status))
+            answer = ManagementReply(status_json=self.platform.status())
             self.endpoint.reply(envelope, Envelope(management_reply=answer))
         elif envelope.source != HYPERVISOR:
             self.endpoint.refuse(envelope, f"only the {HYPERVISOR} may ask the supervisor to {kind}")
@@ -140,56 +138,5 @@ class LabProcesses:
             self.endpoint.spawn(self._answer(envelope), str(kind))
 
     async def _answer(self, envelope: Envelope) -> None:
-        try:
-            answer = await self._run(envelope.management)
-        except UnknownNodeError as error:
-            answer = ManagementReply(status=ManagementReply.NOT_FOUND, text=str(error))
-        except ConflictError as error:
-            answer = ManagementReply(status=ManagementReply.CONFLICT, text=str(error))
-        except (PvnetError, OSError) as error:
-            answer = ManagementReply(status=ManagementReply.FAILED, text=str(error).partition("\n")[0])
+        answer = await self.platform.run(envelope.management)
         self.endpoint.reply(envelope, Envelope(management_reply=answer))
-
-    async def _run(self, command: Management) -> ManagementReply:
-        match command.WhichOneof("command"):
-            case "list_partitions":
-                first = command.list_partitions.first
-                return ManagementReply(partitions=self._partitions()[first:])
-            case "show_partition":
-                name = command.show_partition.name
-            case "power_on":
-                name = command.power_on.name
-                self._only_partitions(name)
-                await self.supervisor.power_on(name)
-            case "power_off":
-                name = command.power_off.name
-                self._only_partitions(name)
-                if self.topology.partition(name).management:
-                    raise ConflictError(f"{name} is the management partition: this command came through it")
-                await self.supervisor.power_off(name)
-            case kind:
-                text = f"the supervisor does not take {kind}"
-                return ManagementReply(status=ManagementReply.NOT_SUPPORTED, text=text)
-        self._only_partitions(name)
-        return ManagementReply(partitions=[p for p in self._partitions() if p.name == name])
-
-    def _only_partitions(self, name: str) -> None:
-        names = [p.name for p in self.topology.partitions]
-        if name not in names:
-            raise UnknownNodeError(f"no partition {name!r}; there are: {', '.join(names)}")
-
-    def _partitions(self) -> list[Partition]:
-        nodes = {node.name: node for node in self.supervisor.nodes()}
-        return [self._partition(p.name, nodes[p.name]) for p in self.topology.partitions]
-
-    def _partition(self, name: str, node: NodeInfo) -> Partition:
-        config = self.topology.partition(name)
-        return Partition(
-            name=name,
-            lpar_id=self.topology.lpar_id(name),
-            state=_STATES[node.state],
-            management=config.management,
-            memory_bytes=config.memory,
-            pid=node.pid or 0,
-            restarts=node.restarts,
-        )

@@ -14,6 +14,9 @@ States of a node::
                         ▲   └──fails──▶ failed ◀──gives up──┐  │
                         └────────── restart ────────────────┴──┘ ended by itself
 
+A process that ends by itself with a failure is ``failed`` for a moment even when it is restarted, so that who
+watches sees the crash.
+
 Doubt decided: a partition that shuts itself down (exit code 0) under ``on-failure`` is off, not failed: a partition may
 power itself off.
 """
@@ -45,6 +48,8 @@ from pvnet.runtime.topology import BRIDGE, BROKER, HYPERVISOR, Topology
 from pvnet.runtime.topology_base import Restart
 from pvnet.transport.uri import BrokerUrl
 
+OffMode = Literal["normal", "guest", "immediate"]
+"""How a node is ended: asked, then killed; only asked; killed."""
 State = Literal["off", "starting", "running", "stopping", "failed"]
 Role = Literal["broker", "hypervisor", "bridge", "mdev_host", "partition", "manager", "novalink"]
 _WAVES: Final = ("hypervisor", "bridge", "mdev_host", "partition", "manager", "novalink")
@@ -60,6 +65,10 @@ class UnknownNodeError(ConfigError):
 
 class ConflictError(RefusedError):
     """The node is already in the wanted state, or on its way to another."""
+
+
+class StillRunningError(RefusedError):
+    """A node that was asked to end has not, and goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +120,8 @@ class Supervisor:
     """Runs one lab.  ``async with`` starts and stops it; :meth:`wait` lasts until somebody asks for the end.
 
     ``launcher`` says how a node is started and ``readiness`` how it is known to serve: the services and the broker's
-    state topics in a real lab.  ``on_event`` hears of everything that happens, in order.
+    state topics in a real lab.  ``on_event`` hears of everything that happens, in order; ``on_state`` of each change of
+    a node's state, by name, at once.
     """
 
     def __init__(
@@ -121,6 +131,7 @@ class Supervisor:
         launcher: Launcher,
         readiness: ReadinessFactory,
         on_event: Callable[[SupervisorEvent], None] | None = None,
+        on_state: Callable[[str], None] | None = None,
         base: Path | None = None,
     ) -> None:
         self.topology = topology
@@ -130,6 +141,7 @@ class Supervisor:
         self._launcher = launcher
         self._make_readiness = readiness
         self._on_event = on_event
+        self._on_state = on_state
         self._log = structlog.get_logger().bind(node="supervisor")
         self._nodes = {spec.name: _Node(spec) for spec in node_specs(topology)}
         self._broker_node = _Node(NodeSpec(BROKER, "broker", Restart(policy="always")))
@@ -218,22 +230,37 @@ class Supervisor:
         node.ended.clear()
         await self._start_node(node)
 
-    async def power_off(self, name: str) -> None:
+    async def power_off(self, name: str, *, mode: OffMode = "normal", timeout: float | None = None) -> None:
         """End a node's process and wait until it is gone.
 
+        ``immediate`` kills it, also when somebody else waits for it to end.  ``guest`` only asks; a process that has
+        not ended after ``timeout`` seconds (default: as long as any node may take) goes on running.
+
         :raises UnknownNodeError: there is no such node.
-        :raises ConflictError: it is off or stopping already.
+        :raises ConflictError: it is off or stopping already; ``guest``: or it is still starting.
+        :raises StillRunningError: ``guest``: it has not ended in time.
         """
         node = self._node(name)
-        if node.state in {"off", "stopping"}:
+        refused = {"normal": {"stopping"}, "guest": {"stopping", "starting"}, "immediate": set()}[mode]
+        if node.state == "off" or node.state in refused:
             raise ConflictError(f"{name} is {node.state}")
         self._refuse_when_stopping()
-        await self._stop_node(node)
+        if mode == "guest" and node.state == "running":
+            await self._ask_to_end(node, self._stop_timeout() if timeout is None else timeout)
+        else:
+            await self._stop_node(node, kill=mode == "immediate")
 
     def nodes(self) -> list[NodeInfo]:
         """Return every node with its state, the broker first when it is ours."""
         own = [self._broker_node] if self.broker.choice.kind != "url" else []
         return [_node_info(node) for node in [*own, *self._nodes.values()]]
+
+    def node(self, name: str) -> NodeInfo:
+        """Return one node with its state.
+
+        :raises UnknownNodeError: there is no such node.
+        """
+        return _node_info(self._node(name))
 
     def state(self, name: str) -> State:
         """Return the state of one node.
@@ -285,6 +312,9 @@ class Supervisor:
     async def _start_node(self, node: _Node) -> None:
         """Start the process, wait until it serves, then watch it."""
         await self._bring_up(node)
+        self._watch_on(node)
+
+    def _watch_on(self, node: _Node) -> None:
         node.watcher = asyncio.get_running_loop().create_task(self._watch(node), name=f"watch {node.spec.name}")
 
     async def _bring_up(self, node: _Node) -> None:
@@ -354,6 +384,8 @@ class Supervisor:
             if policy == "never" or (policy == "on-failure" and code == 0):
                 self._set(node, "off" if code == 0 else "failed", exit_text(code))
                 return
+            if code:
+                self._set(node, "failed", exit_text(code))
             if not await self._restart(node):
                 return
 
@@ -380,16 +412,37 @@ class Supervisor:
             else:
                 return True
 
-    async def _stop_node(self, node: _Node) -> None:
-        """End a node whatever it is doing."""
-        if node.state in {"off", "stopping"}:
+    async def _stop_node(self, node: _Node, *, kill: bool = False) -> None:
+        """End a node whatever it is doing; one that is stopping already is waited for as long, or killed."""
+        if node.state == "off":
             return
         was_failed = node.state == "failed"
+        if node.state != "stopping":
+            self._set(node, "stopping")
+            await self._cancel_watcher(node)
+        child = node.child
+        if child is not None and child.running:
+            await (child.kill() if kill else child.stop(self._stop_timeout()))
+        if node.state == "stopping" and node.child is child:  # else somebody else has ended it, too
+            self._set(node, "off", "" if not was_failed else node.text)
+
+    async def _ask_to_end(self, node: _Node, timeout: float) -> None:
+        """Ask a running node to end; when it has not after ``timeout`` seconds, it is running as before."""
+        child = node.child
+        assert child is not None
         self._set(node, "stopping")
         await self._cancel_watcher(node)
-        if node.child is not None and node.child.running:
-            await node.child.stop(self._stop_timeout())
-        self._set(node, "off", "" if not was_failed else node.text)
+        child.signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(timeout):
+                await child.wait()
+        except TimeoutError:
+            if node.state == "stopping" and self._state != "stopping" and child.running:
+                self._set(node, "running")
+                self._watch_on(node)
+            raise StillRunningError(f"{node.spec.name} did not shut down within {timeout:g} s") from None
+        if node.state == "stopping" and node.child is child:
+            self._set(node, "off")
 
     async def _cancel_watcher(self, node: _Node) -> None:
         watcher, node.watcher = node.watcher, None
@@ -455,6 +508,8 @@ class Supervisor:
     def _set(self, node: _Node, state: State, text: str = "") -> None:
         node.state, node.text, node.since = state, text, time.time()
         self._publish()
+        if self._on_state is not None:
+            self._on_state(node.spec.name)
         self._tell(node.spec.name, state, text)
 
     def _tell(self, node: str, what: str, text: str = "") -> None:

@@ -12,6 +12,7 @@ and by the wire format on the hypervisor's side, so that a hypervisor may offer 
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -31,7 +32,17 @@ from pvnet.runtime.topology_mdev import (
 from pvnet.runtime.topology_net import SwitchConfig, VbusDeviceConfig, VenetConfig
 from pvnet.runtime.topology_net_check import LINK_PREFIX, check_network
 from pvnet.runtime.topology_novalink import NovalinkConfig
-from pvnet.runtime.topology_system import Label, ProcessorsConfig, SystemConfig, Uuid, made_uuid
+from pvnet.runtime.topology_system import (
+    MEMORY_DEFAULT,
+    MEMORY_MAX,
+    PROCESSORS_DEFAULT,
+    PROCESSORS_MAX,
+    Label,
+    ProcessorsConfig,
+    SystemConfig,
+    Uuid,
+    made_uuid,
+)
 
 HYPERVISOR: Final = "hypervisor"
 """Node name of the hypervisor."""
@@ -317,6 +328,7 @@ class Topology(Strict):
         self._check_net()
         check_mdevs(self.mdev_hosts, [p.name for p in self.partitions])
         self._check_identities()
+        self._check_system()
         self._numbers.update(self._assign_numbers())
         return self
 
@@ -370,6 +382,22 @@ class Topology(Strict):
         """UUID of the managed system, given or made; lower case."""
         return self.system.uuid or made_uuid("system", self.lab.name)
 
+    @property
+    def system_memory(self) -> int:
+        """Installed memory in bytes, given or as much as needed."""
+        if self.system.memory is not None:
+            return self.system.memory
+        needed = -(-sum(p.memory for p in self.partitions) >> 20 << 20)
+        return min(max(MEMORY_DEFAULT, needed), MEMORY_MAX)
+
+    @property
+    def system_processors(self) -> float:
+        """Installed processors, given or as many as needed."""
+        if self.system.processors is not None:
+            return self.system.processors
+        needed = float(math.ceil(sum(p.processors.units for p in self.partitions)))
+        return min(max(PROCESSORS_DEFAULT, needed), PROCESSORS_MAX)
+
     def partition_uuid(self, partition: PartitionConfig) -> str:
         """Return the UUID of a partition, given or made; lower case."""
         return partition.uuid or made_uuid("partition", self.system_uuid, partition.name)
@@ -412,9 +440,23 @@ class Topology(Strict):
             ("label", [p.shown_label for p in self.partitions]),
             ("uuid", [self.partition_uuid(p) for p in self.partitions]),
         ):
-            twice = next((value for value in values if values.count(value) > 1), None)
-            if twice is not None:
-                raise ValueError(f"a {what} of its own for each partition: {twice!r} is used twice")
+            seen: set[str] = set()
+            for value in values:
+                if value in seen:
+                    raise ValueError(f"a {what} of its own for each partition: {value!r} is used twice")
+                seen.add(value)
+
+    def _check_system(self) -> None:
+        started = [p for p in self.partitions if p.autostart]
+        memory, processors = sum(p.memory for p in started), sum(p.processors.units for p in started)
+        if memory > self.system_memory:
+            raise ValueError(
+                f"system.memory of at least {memory} bytes, because of the partitions that start by themselves"
+            )
+        if processors > self.system_processors + 0.005:
+            raise ValueError(
+                f"system.processors of at least {processors:g}, because of the partitions that start by themselves"
+            )
 
     def _check_profile(self) -> None:
         if self.hypervisor.profile == "qemu" and self.manager is not None:
@@ -478,14 +520,16 @@ class Topology(Strict):
 
     def _assign_numbers(self) -> dict[str, int]:
         numbers: dict[str, int] = {}
+        used: set[int] = set()
         for partition in self.partitions:
             if partition.lpar_id is not None:
-                if partition.lpar_id in numbers.values():
+                if partition.lpar_id in used:
                     raise ValueError(
                         f"a number of its own for {partition.name!r}: lpar_id {partition.lpar_id} is used twice"
                     )
                 numbers[partition.name] = partition.lpar_id
-        free = (n for n in range(1, 65536) if n not in set(numbers.values()))
+                used.add(partition.lpar_id)
+        free = (n for n in range(1, 65536) if n not in used)
         return {p.name: numbers[p.name] if p.name in numbers else next(free) for p in self.partitions}
 
 

@@ -18,8 +18,12 @@ from pvnet.runtime.topology_base import Strict, parse_size
 _NAMESPACE: Final = uuid.UUID("2c1b1f0e-6f3c-5f0a-9d6e-70766e657401")
 LABEL_MAX: Final = 31
 """Longest name of a partition, as the real platform has it."""
+MEMORY_DEFAULT: Final = 64 << 30
+"""Installed memory that nobody wrote, if it is enough."""
+MEMORY_MAX: Final = 1 << 46
+PROCESSORS_DEFAULT: Final = 16.0
+PROCESSORS_MAX: Final = 4096
 _MIB: Final = 1 << 20
-_SYSTEM_MEMORY_MAX: Final = 1 << 46
 
 
 def made_uuid(*names: str) -> str:
@@ -48,7 +52,7 @@ def _letters(value: str) -> str:
 
 
 def _system_memory(value: int) -> int:
-    if not 16 * _MIB <= value <= _SYSTEM_MEMORY_MAX or value % _MIB:
+    if not 16 * _MIB <= value <= MEMORY_MAX or value % _MIB:
         raise ValueError("16MiB to 64TiB, a multiple of 1MiB")
     return value
 
@@ -83,12 +87,14 @@ class SystemConfig(Strict):
     """Model."""
     serial: Letters = "PVNET01"
     """Serial number."""
-    memory: SystemMemory = 64 << 30
-    """Installed memory; partitions that are on never have more together."""
+    memory: SystemMemory | None = None
+    """Installed memory; partitions that are on never have more together.  Without it 64GiB, or what the partitions
+    need."""
     memory_region: Region = 1 << 20
     """Unit in which management software gives memory to partitions."""
-    processors: float = Field(default=16.0, ge=1, le=4096)
-    """Installed processors."""
+    processors: float | None = Field(default=None, ge=1, le=PROCESSORS_MAX)
+    """Installed processors; partitions that are on never have more together.  Without it 16, or what the partitions
+    need."""
 
 
 class ProcessorsConfig(Strict):

@@ -1,0 +1,238 @@
+"""The platform part of management commands: what the hypervisor passes on to the supervisor.
+
+It joins the topology (which may change), the supervisor's processes and the ledger (``platform_ledger``), from which
+every answer is made: what a client is told always has the revision that it was told with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Final
+
+import structlog
+
+from pvnet.core.errors import PvnetError
+from pvnet.pb.v1.management_pb2 import Management, ManagementReply, Partition, PowerOff
+from pvnet.runtime.platform_ledger import Ledger
+from pvnet.runtime.platform_view import (
+    PARTITION_BYTES,
+    REPLY_BYTES,
+    Facts,
+    partition_message,
+    switch_message,
+    system_message,
+    units,
+)
+from pvnet.runtime.supervisor import ConflictError, OffMode, Supervisor, UnknownNodeError
+from pvnet.runtime.topology import PartitionConfig, Topology
+
+_STATES: Final = {
+    "off": Partition.OFF,
+    "starting": Partition.STARTING,
+    "running": Partition.RUNNING,
+    "stopping": Partition.STOPPING,
+    "failed": Partition.FAILED,
+}
+_MODES: Final[dict[int, OffMode]] = {
+    PowerOff.NORMAL: "normal",
+    PowerOff.GUEST: "guest",
+    PowerOff.IMMEDIATE: "immediate",
+}
+_WATCH_MOST_S: Final = 25.0
+_WATCHERS_MAX: Final = 256
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
+    """A command that is not carried out, and why."""
+
+    def __init__(self, status: ManagementReply.Status, text: str, *, field: str = "") -> None:
+        super().__init__(text)
+        self.status = status
+        self.field = field
+
+
+class PlatformAdmin:
+    """See the module's text."""
+
+    def __init__(self, topology: Topology, supervisor: Supervisor) -> None:
+        self.topology = topology
+        self.supervisor = supervisor
+        self.ledger = Ledger(time.time_ns() // 1_000_000)
+        self._log = structlog.get_logger().bind(node="supervisor")
+        self._news = asyncio.Event()
+        self._watchers = 0
+        self._memory: dict[str, int] = {}
+        """What the process of each partition was started with, in bytes."""
+        self._put_everything()
+        self.ledger.begin()
+
+    # --- what happens ------------------------------------------------------------------------------------------------
+
+    def launched(self, name: str) -> None:
+        """A node's process is about to start with the topology of now."""
+        partition = self._partition(name)
+        if partition is not None:
+            self._memory[name] = partition.memory
+
+    def state_changed(self, name: str) -> None:
+        """A node has another state."""
+        partition = self._partition(name)
+        if partition is not None:
+            self._put_partition(partition)
+            self._put_system()
+            self._tell()
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    async def run(self, command: Management) -> ManagementReply:
+        """Carry a command out; whatever goes wrong is in the reply."""
+        try:
+            answer = await self._run(command)
+        except Refusal as refusal:
+            answer = ManagementReply(status=refusal.status, text=str(refusal), field=refusal.field)
+        except UnknownNodeError as error:
+            answer = ManagementReply(status=ManagementReply.NOT_FOUND, text=str(error))
+        except ConflictError as error:
+            answer = ManagementReply(status=ManagementReply.CONFLICT, text=str(error))
+        except (PvnetError, OSError) as error:
+            answer = ManagementReply(status=ManagementReply.FAILED, text=str(error).partition("\n")[0])
+        if not answer.revision:
+            answer.revision = self.ledger.revision
+        return answer
+
+    async def _run(self, command: Management) -> ManagementReply:
+        match command.WhichOneof("command"):
+            case "list_partitions":
+                return self._list(command.list_partitions.first)
+            case "show_partition":
+                return self._shown(command.show_partition.name)
+            case "show_system":
+                return ManagementReply(system=self.ledger.system)
+            case "list_switches":
+                return ManagementReply(switches=self.ledger.switches.values())
+            case "watch_changes":
+                return await self._watch(command.watch_changes.after, command.watch_changes.wait_ms / 1000)
+            case "power_on":
+                return await self._power_on(command.power_on.name)
+            case "power_off":
+                return await self._power_off(command.power_off)
+            case kind:
+                text = f"the supervisor does not take {kind or 'an unknown command'}"
+                return ManagementReply(status=ManagementReply.NOT_SUPPORTED, text=text)
+
+    def _list(self, first: int) -> ManagementReply:
+        """As many partitions as fit one message, from the ``first``."""
+        partitions = list(self.ledger.partitions.values())[first:]
+        answer = ManagementReply(revision=self.ledger.revision)
+        used = 0
+        for number, partition in enumerate(partitions):
+            used += partition.ByteSize() + 4
+            if used > REPLY_BYTES - 32 and number:
+                answer.next = first + number
+                break
+            answer.partitions.append(partition)
+        return answer
+
+    def _shown(self, name: str) -> ManagementReply:
+        self._known(name)
+        return ManagementReply(partitions=[self.ledger.partitions[name]], revision=self.ledger.revision)
+
+    async def _watch(self, after: int, wait_s: float) -> ManagementReply:
+        if self._watchers >= _WATCHERS_MAX:
+            raise Refusal(ManagementReply.FAILED, f"{_WATCHERS_MAX} wait for changes already")
+        self._watchers += 1
+        try:
+            async with asyncio.timeout(min(wait_s, _WATCH_MOST_S)):
+                while after and not self.ledger.has_news(after):
+                    await self._news.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._watchers -= 1
+        return self.ledger.changes_after(after, REPLY_BYTES - 32)
+
+    async def _power_on(self, name: str) -> ManagementReply:
+        partition = self._known(name)
+        if self.supervisor.state(name) in {"off", "failed"}:
+            self._check_free(partition)
+        await self.supervisor.power_on(name)
+        return self._shown(name)
+
+    async def _power_off(self, command: PowerOff) -> ManagementReply:
+        name = command.name
+        if self._known(name).management:
+            raise ConflictError(f"{name} is the management partition: this command came through it")
+        mode = _MODES.get(command.mode)
+        if mode is None:
+            raise Refusal(ManagementReply.INVALID, f"mode {command.mode}: expected 0, 1 or 2", field="mode")
+        timeout = command.timeout_ms / 1000 if command.timeout_ms else None
+        await self.supervisor.power_off(name, mode=mode, timeout=timeout)
+        return await self._power_on(name) if command.restart else self._shown(name)
+
+    def _check_free(self, partition: PartitionConfig) -> None:
+        """Refuse to power a partition on for which the system has not enough."""
+        system = self.ledger.system
+        if partition.memory > system.free_memory_bytes:
+            text = (
+                f"not enough memory for {partition.name}: it needs {partition.memory >> 20} MiB, "
+                f"{system.free_memory_bytes >> 20} MiB of {system.memory_bytes >> 20} MiB are free"
+            )
+            raise Refusal(ManagementReply.FAILED, text)
+        if units(partition.processors) > system.free_processor_units:
+            text = (
+                f"not enough processors for {partition.name}: it needs {partition.processors.units:g}, "
+                f"{system.free_processor_units / 100:g} of {system.processor_units / 100:g} are free"
+            )
+            raise Refusal(ManagementReply.FAILED, text)
+
+    # --- the ledger --------------------------------------------------------------------------------------------------
+
+    def _partition(self, name: str) -> PartitionConfig | None:
+        return next((p for p in self.topology.partitions if p.name == name), None)
+
+    def _known(self, name: str) -> PartitionConfig:
+        partition = self._partition(name)
+        if partition is None:
+            names = [p.name for p in self.topology.partitions]
+            shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+            raise UnknownNodeError(f"no partition {name[:40]!r}; there are: {shown}")
+        return partition
+
+    def _facts(self, name: str) -> Facts:
+        node = self.supervisor.node(name)
+        memory = self._memory.get(name, 0)
+        return Facts(_STATES[node.state], node.pid or 0, node.restarts, node.text, memory)
+
+    def _put_everything(self) -> None:
+        for partition in self.topology.partitions:
+            self._put_partition(partition)
+        for switch in self.topology.switches:
+            self.ledger.put_switch(switch_message(self.topology, switch))
+        self._put_system()
+
+    def _put_partition(self, partition: PartitionConfig) -> None:
+        message, left_out = partition_message(self.topology, partition, self._facts(partition.name))
+        if left_out and partition.name not in self.ledger.partitions:
+            # Its definition alone does not fit: once is enough.
+            self._log.warning("partition_shown_cut", partition=partition.name, left_out=left_out, bytes=PARTITION_BYTES)
+        self.ledger.put_partition(message)
+
+    def _put_system(self) -> None:
+        memory_used = units_used = 0
+        for partition in self.topology.partitions:
+            known = self.ledger.partitions[partition.name]
+            if known.current_memory_bytes:
+                memory_used += known.current_memory_bytes
+                units_used += known.processors.units
+        self.ledger.put_system(system_message(self.topology, memory_used=memory_used, units_used=units_used))
+
+    def _tell(self) -> None:
+        """Wake those who wait for changes."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def status(self) -> str:
+        """Return what the supervisor knows about the lab, as JSON."""
+        return json.dumps({"nodes": [node.model_dump() for node in self.supervisor.nodes()]})

@@ -15,6 +15,8 @@ same partition go on; answers may overtake.
 **Life.** Calls of a partition that is not configured or not started are H_AUTHORITY.  When it dies, its windows,
 registrations, waiting elements and unfinished copies are forgotten and its partners get FF 01; armed faults stay.
 
+**Coming and going.** Partitions may be defined, redefined and removed while others run; only one that is off changes.
+
 **Memory mapped later.** A partition that was started without its memory may hand it over (PartitionMapped): from then
 on copies, TCE lists and buffers of its calls are direct, and bytes that a call brought along are not looked at.  Its
 CRQs stay queues that are delivered to (:mod:`pvnet.papr.ring`).  Answers and what is written are the same either way.
@@ -46,11 +48,13 @@ from pvnet.papr.partition_state import PartitionState
 from pvnet.papr.platform_io import (
     CHUNK_BYTES,
     CrqConsumed,
+    DefinePartition,
     FaultPoint,
     HcallRequest,
     HcallResult,
     HypervisorPartner,
     MemoryDone,
+    PartitionConfig,
     PartitionDied,
     PartitionMapped,
     PartitionPartner,
@@ -58,6 +62,7 @@ from pvnet.papr.platform_io import (
     PlatformConfig,
     PlatformInput,
     PlatformOutput,
+    RemovePartition,
     SetFault,
     Suspend,
 )
@@ -143,7 +148,7 @@ class Platform:
     """
 
     def __init__(self, config: PlatformConfig, extensions: Sequence[HcallExtension] = ()) -> None:
-        self.config = config
+        self._config = config
         self.profile = config.profile
         self.counters = Counters()
         self._out: list[PlatformOutput] = []
@@ -181,30 +186,40 @@ class Platform:
         }
 
     def _build(self) -> None:
-        for partition_config in self.config.partitions:
-            name = partition_config.name
-            state = PartitionState(partition_config, self._target, self.config.max_virtual_dma_size)
-            if name in self._partitions or len(state.adapters) != len(partition_config.adapters):
-                raise LocalError(f"partition {name}: its name, or a unit address of it, is used twice")
-            liobns = [a.liobn for a in partition_config.adapters] + [a.remote_liobn for a in partition_config.adapters]
-            known = [liobn for liobn in liobns if liobn is not None]
-            if len(set(known)) != len(known):
-                raise LocalError(f"partition {name}: a LIOBN is used twice")
-            self._partitions[name] = state
+        for partition_config in self._config.partitions:
+            if partition_config.name in self._partitions:
+                raise LocalError(f"partition {partition_config.name}: its name is used twice")
+            self._partitions[partition_config.name] = self._state(partition_config)
         for state in self._partitions.values():
             for adapter in state.adapters.values():
                 self._join(adapter)
+                partner = adapter.config.partner
+                if adapter.partner is None and partner is not None:
+                    assert isinstance(partner, PartitionPartner), "the hypervisor's own end is always there"
+                    raise LocalError(
+                        f"unit {adapter.unit:#x} of {adapter.partition}: "
+                        f"its partner {partner.partition} {partner.unit:#x} does not name it back"
+                    )
+
+    def _state(self, config: PartitionConfig) -> PartitionState:
+        state = PartitionState(config, self._target, self._config.max_virtual_dma_size)
+        if len(state.adapters) != len(config.adapters):
+            raise LocalError(f"partition {config.name}: a unit address of it is used twice")
+        liobns = [a.liobn for a in config.adapters] + [a.remote_liobn for a in config.adapters]
+        known = [liobn for liobn in liobns if liobn is not None]
+        if len(set(known)) != len(known):
+            raise LocalError(f"partition {config.name}: a LIOBN is used twice")
+        return state
 
     def _join(self, adapter: Adapter) -> None:
-        """Set the partner of an adapter and make the memory behind its pane 2."""
-        config, where = adapter.config, f"unit {adapter.unit:#x} of {adapter.partition}"
+        """Set the partner of an adapter, if it is there, and make the memory behind its pane 2."""
+        config = adapter.config
         match config.partner:
             case PartitionPartner(partition, unit):
                 other = self._partitions.get(partition)
                 partner = None if other is None else other.adapters.get(unit)
-                if partner is None or partner.config.partner != PartitionPartner(adapter.partition, adapter.unit):
-                    raise LocalError(f"{where}: its partner {partition} {unit:#x} does not name it back")
-                adapter.partner = partner
+                if partner is not None and partner.config.partner == PartitionPartner(adapter.partition, adapter.unit):
+                    adapter.partner, partner.partner = partner, adapter
             case HypervisorPartner():
                 adapter.partner = HypervisorEnd()
                 if config.remote_liobn is not None:
@@ -216,6 +231,29 @@ class Platform:
                 pass
             case other_kind:
                 assert_never(other_kind)
+
+    def _define(self, config: PartitionConfig) -> None:
+        new = self._state(config)
+        if config.name in self._partitions:
+            self._take_apart(self._known(config.name))
+        self._partitions[config.name] = new
+        for adapter in new.adapters.values():
+            self._join(adapter)
+        self._forget_operands()
+
+    def _remove(self, state: PartitionState) -> None:
+        self._take_apart(state)
+        del self._partitions[state.name]
+        self._forget_operands()
+
+    def _take_apart(self, state: PartitionState) -> None:
+        """Part the adapters of a partition that is off from their partners."""
+        if state.started:
+            raise LocalError(f"partition {state.name} is on: expected to be off before it changes")
+        for adapter in state.adapters.values():
+            self._hypervisor_memory.pop((state.name, adapter.unit), None)
+            if isinstance(adapter.partner, Adapter):
+                adapter.partner.partner = None
 
     # -- the machine -----------------------------------------------------------------------------------------------
 
@@ -235,6 +273,10 @@ class Platform:
                 self._mapped(self._known(partition), memory)
             case PartitionDied(partition):
                 self._died(self._known(partition))
+            case DefinePartition(config):
+                self._define(config)
+            case RemovePartition(partition):
+                self._remove(self._known(partition))
             case Suspend(partition, unit):
                 self._vio.suspend(self._adapter(partition, unit))
             case SetFault():

@@ -91,6 +91,24 @@ class PartitionDied:
 
 
 @dataclass(frozen=True, slots=True)
+class DefinePartition:
+    """A partition is new, or another than it was: it has to be off.  Armed faults of it are forgotten.
+
+    An adapter whose partner does not name it back (yet) has none: when both ends name each other they are joined.  The
+    hypervisor's own ends are new, and have to be registered.
+    """
+
+    config: PartitionConfig
+
+
+@dataclass(frozen=True, slots=True)
+class RemovePartition:
+    """A partition is no more: it has to be off.  Its partners have none from now on."""
+
+    partition: str
+
+
+@dataclass(frozen=True, slots=True)
 class Suspend:
     """Suspend the adapter as a migration does: transport event 6, then closed until H_ENABLE_CRQ."""
 
@@ -135,6 +153,8 @@ PlatformInput: TypeAlias = (
     | PartitionStarted
     | PartitionMapped
     | PartitionDied
+    | DefinePartition
+    | RemovePartition
     | Suspend
     | SetFault
     | ExtensionInput

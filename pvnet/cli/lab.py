@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 
-from pvnet.cli.run import JsonOption, LabOption, TimeoutOption, columns, run, say, say_json
+from pvnet.cli.lab_text import described, endpoint_lines, ps_lines
+from pvnet.cli.run import JsonOption, LabOption, TimeoutOption, run, say, say_json
 from pvnet.core.errors import ConfigError, PvnetError, UnreachableError
 
 if TYPE_CHECKING:
@@ -41,12 +42,15 @@ def up(
     ] = False,
     lab: Annotated[str | None, typer.Option("--lab", metavar="NAME", help="Name, instead of the topology's.")] = None,
     broker: BrokerOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object when the lab is up: processes and endpoints.")
+    ] = False,
     log_json: Annotated[bool, typer.Option("--log-json", help="Everything logged as JSON lines.")] = False,
     notify_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Start a lab and keep it until Ctrl-C, `pvnet down`, or (with --detach) until it is ended.
 
-    Prints which broker was chosen and why.
+    Prints which broker was chosen and why, and where programs outside find the lab.
     """
     from pvnet.runtime.topology_file import resolve_topology
 
@@ -54,23 +58,26 @@ def up(
     if detach:
         options = {"--file": file, "--lab": lab, "--broker": broker}
         arguments = [word for option, value in options.items() if value is not None for word in (option, str(value))]
-        _detach(topology, [*arguments, *(["--log-json"] if log_json else [])])
+        _detach(topology, [*arguments, *(["--log-json"] if log_json else [])], as_json=as_json)
     elif notify_fd is not None:
         _serve_detached(topology, notify_fd, log_json=log_json)
     else:
-        code = run(_serve(topology, _Printer(log_json=log_json), log_json=log_json))
+        code = run(_serve(topology, _Printer(log_json=log_json, only_up=as_json), log_json=log_json))
         if code:
             raise typer.Exit(code)
 
 
 class _Printer:
-    """Says what happens to the lab: one line per event on standard output."""
+    """Says what happens to the lab: one line per event on standard output; or only, as JSON, that it is up."""
 
-    def __init__(self, *, log_json: bool) -> None:
+    def __init__(self, *, log_json: bool, only_up: bool = False) -> None:
         self._json = log_json
+        self._only_up = only_up
 
     def event(self, event: SupervisorEvent) -> None:
         """Say one event."""
+        if self._only_up:
+            return
         if self._json:
             say_json({"timestamp": time.time(), "node": event.node, "event": event.what, "text": event.text})
         elif event.what not in {"starting", "stopping"} or event.text:
@@ -80,10 +87,18 @@ class _Printer:
 
     def up(self, topology: Topology) -> None:
         """Say that everything serves."""
-        if not self._json:
-            name = topology.lab.name
-            say(f"lab {name} is up; Ctrl-C or `pvnet down --lab {name}` ends it")
-            sys.stdout.flush()
+        from pvnet.runtime.lab_dir import find_lab
+
+        name = topology.lab.name
+        if self._only_up or not self._json:
+            directory, info = find_lab(name)
+            if self._only_up:
+                say_json(described(directory, info))
+            else:
+                for line in endpoint_lines(directory):
+                    say(line)
+                say(f"lab {name} is up; Ctrl-C or `pvnet down --lab {name}` ends it")
+        sys.stdout.flush()
 
 
 async def _serve(topology: Topology, printer: _Printer, *, log_json: bool, notify: int | None = None) -> int:
@@ -157,7 +172,7 @@ def _serve_detached(topology: Topology, notify: int, *, log_json: bool) -> None:
         raise
 
 
-def _detach(topology: Topology, arguments: list[str]) -> None:
+def _detach(topology: Topology, arguments: list[str], *, as_json: bool) -> None:
     """Start ourselves again in the background; return when the lab is up."""
     import subprocess
 
@@ -186,10 +201,15 @@ def _detach(topology: Topology, arguments: list[str]) -> None:
     if "error" in message:
         process.wait()
         raise _by_code(message["code"])(message["error"])
-    _, info = find_lab(topology.lab.name)
+    directory, info = find_lab(topology.lab.name)
     process.returncode = 0  # it goes on without us; keeps subprocess from complaining about that
+    if as_json:
+        say_json(described(directory, info))
+        return
     say(f"broker: {info.broker_kind} at {info.broker_url().redacted()} ({info.broker_reason})")
     running = [n.name for n in info.nodes if n.state == "running" and n.role != "broker"]
+    for text in endpoint_lines(directory):
+        say(text)
     say(f"lab {info.lab} is up: {', '.join(running)}; end it with: pvnet down --lab {info.lab}")
 
 
@@ -201,12 +221,19 @@ def _by_code(code: int) -> type[PvnetError]:
 
 
 def down(
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", metavar="FILE", help="End the lab of this topology.")
+    ] = None,
     lab: LabOption = None,
     timeout: TimeoutOption = 60.0,
 ) -> None:
     """End a running lab in good order."""
     from pvnet.runtime.lab_dir import find_lab
 
+    if file is not None and lab is None:
+        from pvnet.runtime.topology_file import load_topology
+
+        lab = load_topology(file).lab.name
     directory, info = find_lab(lab)
     try:
         pidfd = os.pidfd_open(info.pid)
@@ -227,32 +254,12 @@ def ps(lab: LabOption = None, as_json: JsonOption = False) -> None:
     """Show the processes of a running lab."""
     from pvnet.runtime.lab_dir import find_lab
 
-    _, info = find_lab(lab)
+    directory, info = find_lab(lab)
     if as_json:
-        say_json(info.public())
+        say_json(described(directory, info))
         return
-    for line in _ps_lines(info):
+    for line in [*ps_lines(info), *endpoint_lines(directory)]:
         say(line)
-
-
-def _ps_lines(info: LabInfo) -> list[str]:
-    url = info.broker_url().redacted() if info.broker else "-"
-    lines = [f"lab {info.lab}: {info.state}, pid {info.pid}, broker {info.broker_kind} at {url}"]
-    rows = [("NODE", "ROLE", "STATE", "PID", "RESTARTS", "FOR", "")]
-    now = time.time()
-    for node in info.nodes:
-        since = _duration(now - node.since) if node.since is not None else "-"
-        note = node.text if node.state in {"failed", "starting"} else ""
-        rows.append((node.name, node.role, node.state, str(node.pid or "-"), str(node.restarts), since, note))
-    return lines + columns(rows)
-
-
-def _duration(seconds: float) -> str:
-    whole = max(0, int(seconds))
-    for size, unit, below, lower in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-        if whole >= size:
-            return f"{whole // size}{unit}{whole % size // below}{lower}"
-    return f"{whole}s"
 
 
 def logs(

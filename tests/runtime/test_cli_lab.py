@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pvnet.runtime.child import start_time
+from pvnet.runtime.endpoints import write_endpoint
 
 PVNET = str(Path(sys.executable).parent / "pvnet")
 SMALL = '[lab]\nname = "small"\n'
@@ -93,6 +94,38 @@ def test_detached_lab_can_be_looked_at_and_ended(cli: Cli) -> None:
     for node in info["nodes"]:
         assert start_time(node["pid"]) is None
     assert cli.left() == []
+
+
+def test_json_is_one_object_that_names_the_endpoints_and_a_file_ends_its_lab(cli: Cli) -> None:
+    up = cli("up", "-f", str(cli.topology), "--detach", "--json").stdout
+    assert len(up.splitlines()) == 1
+    shown = json.loads(up)
+    assert {"lab", "pid", "broker", "nodes", "endpoints"} <= set(shown)
+    assert (shown["lab"], shown["endpoints"]) == ("small", {})
+    assert ":" not in shown["broker"].split("@")[0].removeprefix("mqtt://"), "no password"
+
+    directory = next(path.parent for path in cli.runtime.rglob("lab.json"))
+    write_endpoint(directory, "novalink", {"url": "https://127.0.0.1:1", "ca": None, "password_file": "/p"})
+    write_endpoint(directory, "device", ["unix:/a", "unix:/b"])
+    assert list(json.loads(cli("ps", "--json").stdout)["endpoints"]) == ["device", "novalink"]
+    assert cli("ps").stdout.splitlines()[-2:] == [
+        "device: unix:/a, unix:/b",
+        "novalink: https://127.0.0.1:1 (password file /p)",
+    ]
+    assert "lab other is not running" in cli.refusal("down", "-f", str(cli.topology), "--lab", "other", code=3)
+    assert cli("down", "-f", str(cli.topology)).stdout == "lab small is down\n"
+    assert "lab small is not running" in cli.refusal("down", "-f", str(cli.topology), code=3)
+    assert "no/such.toml" in cli.refusal("down", "-f", "/no/such.toml", code=2)
+
+
+def test_foreground_lab_with_json_says_only_that_it_is_up(cli: Cli) -> None:
+    process = cli.start("up", "-f", str(cli.topology), "--json")
+    assert process.stdout is not None
+    shown = json.loads(process.stdout.readline())
+    assert (shown["lab"], shown["state"], shown["endpoints"]) == ("small", "running", {})
+    process.terminate()
+    out, _ = process.communicate(timeout=60)
+    assert (out, process.returncode) == ("", 0)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 0)])

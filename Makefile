@@ -2,7 +2,8 @@
 #
 #   make demo              run the whole lab once
 #   make test              all tests            (ARGS=... goes to pytest; JOBS=1: one after another)
-#   make interop           fetch a foreign hypervisor and run the tests against it
+#   make interop           fetch a foreign hypervisor and foreign management software, and run the tests against them
+#   make load              200 sessions of management software at once for a minute (ARGS=...)
 #   make test-pythons      the tests on every Python that is installed
 #   make fuzz              5 million mutated inputs for every reader (ARGS='--inputs 100000', '--seconds 60', --help)
 #   make soak              the tests that kill processes, many times over (an hour)
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo test interop test-pythons fuzz soak cover lint format bench proto clean
+.PHONY: help setup dev demo test interop load test-pythons fuzz soak cover lint format bench proto clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -48,10 +49,15 @@ demo: $(VENV)/.ok
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
-# Foreign software, as Debian ships it, on the other end.  Where it cannot be had the tests are skipped, by name.
+# Foreign software, as it is shipped, on the other end.  Where it cannot be had the tests are skipped, by name.
 interop: $(VENV)/.dev
 	@.ci/interop.sh || [ $$? -eq 77 ]
+	@.ci/clients.sh pypowervm ansible || [ $$? -eq 77 ]
 	$(BIN)/python -m pytest tests/interop $(ARGS)
+
+# Many log-ons at once to the NovaLink service of a lab: requests, errors, times, and the memory of its process.
+load: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -W error -m novalink.load $(ARGS)
 
 # Damaged files, messages and expressions; what fails is written down with the command that shows it again.
 fuzz: $(VENV)/.dev

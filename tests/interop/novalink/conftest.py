@@ -1,0 +1,66 @@
+"""Management software in environments of its own, and labs for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from interop.novalink.client import FETCH, Program, environment_of, program
+from interop.novalink.lab import Lab, lab_up
+
+
+def _have(client: str, complete: str = ".complete") -> None:
+    """See that a client is there; where nothing may be skipped, fetch it."""
+    if (environment_of(client) / complete).exists():
+        return
+    why = f"no {client} for tests/interop/novalink is fetched (make interop)"
+    if os.environ.get("CI") == "true":
+        done = subprocess.run([str(FETCH), client], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return
+        why = done.stdout.strip() or done.stderr.strip()
+    pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def pypowervm() -> None:
+    """An unmodified pypowervm."""
+    _have("pypowervm")
+
+
+@pytest.fixture(scope="session")
+def ansible() -> None:
+    """An unmodified Ansible with the inventory plugin of ibm.power_hmc."""
+    _have("ansible", "collections/.complete")
+
+
+@pytest.fixture(scope="module")
+def shared_lab() -> Iterator[Lab]:
+    """A lab for tests that leave it as they found it."""
+    with lab_up() as lab:
+        yield lab
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """A lab of the test's own."""
+    with lab_up() as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def reader(pypowervm: None, shared_lab: Lab) -> Iterator[Program]:
+    """A program that is logged on to the shared lab."""
+    with program(shared_lab.endpoint["ca"]) as running:
+        running.log_on(**shared_lab.by_password)
+        yield running
+
+
+@pytest.fixture
+def client(pypowervm: None, lab: Lab) -> Iterator[Program]:
+    """A program that is logged on to the test's own lab."""
+    with program(lab.endpoint["ca"]) as running:
+        running.log_on(**lab.by_password)
+        yield running

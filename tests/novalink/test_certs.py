@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from pvnet.core.errors import ConfigError
-from pvnet.novalink import certs
+from pvnet.novalink import authority, certs
 from pvnet.novalink.certs import ServerFiles, default_folder, ensure
 from pvnet.runtime.topology_novalink import NovalinkConfig
 
@@ -73,11 +73,11 @@ def test_keys_are_for_this_user_alone_and_the_ca_stays(home: Path) -> None:
 def test_with_the_ca_key_one_cannot_pretend_to_be_somebody_else(home: Path, name: str) -> None:
     files = ensure(NovalinkConfig(), lab(home))
     assert files.ca is not None
-    authority = certs._read_authority(files.ca.parent, "ca")
-    assert authority is not None
-    address = certs._address(name)
-    names = certs._Names(() if address else (name,), (address,) if address else (), ())
-    forged = certs._server(authority, names, lab(home, "forged"), kept=True)
+    signer = authority.read(files.ca.parent, "ca")
+    assert signer is not None
+    address = authority.address_of(name)
+    names = authority.Names(() if address else (name,), (address,) if address else (), ())
+    forged = certs._server(signer, names, lab(home, "forged"), kept=True)
     with pytest.raises(ssl.SSLCertVerificationError, match="subtree"):
         shake_hands(forged, name)
 
@@ -182,16 +182,16 @@ def test_a_ca_for_everything_is_not_taken(home: Path) -> None:
     folder = home / "tls"
     folder.mkdir()
     (folder / "ca.pem").touch()
-    authority = trustme.CA()
-    (folder / "ca.pem").write_bytes(authority.cert_pem.bytes())
-    (folder / "ca.key").write_bytes(authority.private_key_pem.bytes())
+    everything = trustme.CA()
+    (folder / "ca.pem").write_bytes(everything.cert_pem.bytes())
+    (folder / "ca.key").write_bytes(everything.private_key_pem.bytes())
     (folder / "ca.key").chmod(0o600)
     with pytest.raises(ConfigError, match="a CA for everything"):
         ensure(NovalinkConfig(tls=str(folder)), lab(home))
 
 
 def test_a_ca_that_is_about_to_end_is_made_anew(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(certs, "_CA_DAYS", 399)
+    monkeypatch.setattr(authority, "_CA_DAYS", 399)
     first = ensure(NovalinkConfig(), lab(home))
     assert first.ca is not None
     old = first.ca.read_bytes()
@@ -208,12 +208,12 @@ def test_names_that_cannot_be_one(home: Path, name: str) -> None:
 
 
 def test_a_certificate_of_ones_own(home: Path) -> None:
-    authority = trustme.CA()
-    issued = authority.issue_cert("localhost")
+    theirs = trustme.CA()
+    issued = theirs.issue_cert("localhost")
     both, key, ca = home / "both.pem", home / "key.pem", home / "theirs.pem"
     issued.private_key_and_cert_chain_pem.write_to_path(both)
     issued.private_key_pem.write_to_path(key)
-    authority.cert_pem.write_to_path(ca)
+    theirs.cert_pem.write_to_path(ca)
     files = ensure(NovalinkConfig(cert_file=str(both), ca_file=str(ca)), lab(home))
     assert (files.cert, files.key, files.ca) == (both, both, ca)
     shake_hands(files, "localhost")

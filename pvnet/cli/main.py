@@ -46,6 +46,7 @@ VERBS: Final = (
     Verb("vbus", "vbus", "app", "Buses, devices, members and switches of a running lab."),
     Verb("mdev", "mdev", "app", "Mediated devices of a running lab: life, users, files."),
     Verb("attach", "attach", "attach", "Join a TAP, a capture, another lab or a vfio-user client to a lab."),
+    Verb("mount", "mount", "mount", "Mount /dev/ibmvmc of a running lab as a file (FUSE)."),
     Verb("record", "record", "record", "Record a running lab into a capture file."),
     Verb("convert", "convert", "convert", "Convert captures and recordings; read logs of other software."),
     Verb("hcall", "hcall", "hcall", "Have a partition make one hypervisor call."),

@@ -12,7 +12,7 @@ import errno
 import struct
 from collections import deque
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from pvnet.core.errors import DeadlineError, DeviceError, LocalError, PeerDiedError, PvnetError
 from pvnet.pb.v1.device_pb2 import DeviceIo, DeviceReply
@@ -105,7 +105,21 @@ class CharDevice:
 
     async def poll(self) -> int:
         """Return the events that are ready now (POLLIN when a message waits; 0 without a session)."""
-        return int((await self.transfer("poll", DeviceIo(operation=DeviceIo.POLL, nonblock=True))).result)
+        events = int((await self.transfer("poll", DeviceIo(operation=DeviceIo.POLL, nonblock=True))).result)
+        return events | POLLIN if self._unread else events
+
+    async def wait_readable(self, timeout: float | None = None) -> int:
+        """Wait until a message is there (POLLIN); 0 at once without a session, or when the session ends.
+
+        Raises:
+            DeviceError: EINTR (``timeout`` seconds passed).
+        """
+        if self._unread:
+            return POLLIN
+        reply = await self._interruptible(DeviceIo(operation=DeviceIo.POLL, handle=self._check("poll")), timeout)
+        if reply.result < 0:
+            raise DeviceError(-reply.result, "poll")
+        return int(reply.result)
 
     async def close(self) -> None:
         """Close the file; ends the session.  Idempotent."""
@@ -182,7 +196,7 @@ class CharDevice:
                     answer.set_exception(result)
             elif not answer.done():
                 answer.set_result(result.device_reply)
-            elif result.device_reply.result > 0:
+            elif result.device_reply.data:  # of a read: a poll has none
                 self._unread.append(result.device_reply.data)
 
         number = self.endpoint.call_back(self.partition, Envelope(device_io=io), _BLOCK_S, done)
@@ -197,7 +211,8 @@ class CharDevice:
             except TimeoutError:
                 raise self._silent() from None
         except asyncio.CancelledError:
-            answer.cancel()
+            if not answer.cancel() and answer.exception() is None and answer.result().data:
+                self._unread.append(answer.result().data)  # it came in the same turn of the loop
             self._interrupt(number)
             raise
 
@@ -206,13 +221,26 @@ class CharDevice:
         self.endpoint.post(self.partition, Envelope(device_io=io))
 
 
-class VmcDevice(CharDevice):
-    """One open file of ``/dev/ibmvmc``."""
+class VmcFile(Protocol):
+    """What ``/dev/ibmvmc`` takes beside read and write, however its file is reached."""
 
-    def __init__(
-        self, endpoint: Endpoint, partition: str = "mp", *, path: str = DEVICE_PATH, timeout: float = 10.0
-    ) -> None:
-        super().__init__(endpoint, partition, path, timeout=timeout)
+    async def open(self) -> Self:
+        """Open the device."""
+
+    async def close(self) -> None:
+        """Close the file; ends the session.  Idempotent."""
+
+    def drop(self) -> None:
+        """Close the file without waiting for it.  Idempotent; never raises."""
+
+    async def write(self, message: bytes) -> int:
+        """Send one message; returns its length."""
+
+    async def read(self, count: int = 4096, *, nonblock: bool = False, timeout: float | None = None) -> bytes:
+        """Receive one message."""
+
+    async def ioctl(self, name: str, command: int, data: bytes) -> bytes:
+        """Run an ioctl with the bytes at its argument; returns what comes back there."""
 
     async def set_hmc_id(self, hmc_id: bytes | str) -> None:
         """Start a session under ``hmc_id`` (up to 32 bytes, padded with NULs); returns before the hypervisor agrees.
@@ -223,11 +251,11 @@ class VmcDevice(CharDevice):
         raw = hmc_id.encode() if isinstance(hmc_id, str) else hmc_id
         if len(raw) > HMC_ID_BYTES:
             raise DeviceError(errno.EINVAL, f"set_hmc_id: id of {len(raw)} bytes, expected at most {HMC_ID_BYTES}")
-        await self._ioctl("SETHMCID", SETHMCID, raw.ljust(HMC_ID_BYTES, b"\0"))
+        await self.ioctl("SETHMCID", SETHMCID, raw.ljust(HMC_ID_BYTES, b"\0"))
 
     async def query(self) -> VmcQuery:
         """Ask for the driver's state; works in every state."""
-        have_vmc, state, drc_index = struct.unpack("<iii", await self._ioctl("QUERY", QUERY, b""))
+        have_vmc, state, drc_index = struct.unpack("<iii", await self.ioctl("QUERY", QUERY, b""))
         return VmcQuery(bool(have_vmc), state, drc_index & 0xFFFFFFFF)
 
     async def mtu(self) -> int:
@@ -262,9 +290,19 @@ class VmcDevice(CharDevice):
         Raises:
             DeviceError: EPERM, EIO, ENODEV, EINVAL as the driver maps the return codes.
         """
-        (drc_index,) = struct.unpack("<I", await self._ioctl("REQUESTVMC", REQUESTVMC, b""))
+        (drc_index,) = struct.unpack("<I", await self.ioctl("REQUESTVMC", REQUESTVMC, b""))
         return int(drc_index)
 
-    async def _ioctl(self, name: str, command: int, data: bytes) -> bytes:
+
+class VmcDevice(CharDevice, VmcFile):
+    """One open file of ``/dev/ibmvmc``."""
+
+    def __init__(
+        self, endpoint: Endpoint, partition: str = "mp", *, path: str = DEVICE_PATH, timeout: float = 10.0
+    ) -> None:
+        super().__init__(endpoint, partition, path, timeout=timeout)
+
+    async def ioctl(self, name: str, command: int, data: bytes) -> bytes:
+        """Run an ioctl with the bytes at its argument; returns what comes back there."""
         io = DeviceIo(operation=DeviceIo.IOCTL, command=command, data=data)
         return (await self.transfer(name, io)).data

@@ -70,11 +70,10 @@ class LabProcesses:
         await stop_snoop(self._snoop)
 
     def _launch(self, spec: NodeSpec, broker: BrokerUrl) -> Launch:
-        self.platform.launched(spec.name)
         config = NodeConfig(
             node=spec.name,
             broker=broker.text(),
-            topology=self.topology,
+            topology=self.platform.launching(spec.name),
             directory=str(self.supervisor.directory.path),
             log_json=self._log_json,
         )
@@ -89,6 +88,7 @@ class LabProcesses:
         port = make_port(broker.text(), lab.name, SUPERVISOR, unix=lab.unix)
         self.endpoint = Endpoint(port, lab=lab.name, name=SUPERVISOR, role="supervisor")
         self.endpoint.on("management", self._management)
+        self.platform.endpoint = self.endpoint
         self._snoop = start_snoop(self.endpoint, self.topology)
         try:
             if self.supervisor.broker.choice.kind == "url":

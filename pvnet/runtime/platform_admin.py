@@ -9,12 +9,33 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 import structlog
 
-from pvnet.core.errors import PvnetError
-from pvnet.pb.v1.management_pb2 import Management, ManagementReply, Partition, PowerOff
+from pvnet.core.errors import DeadlineError, PeerDiedError, PvnetError
+from pvnet.pb.v1.envelope_pb2 import Envelope
+from pvnet.pb.v1.management_pb2 import (
+    Adapter,
+    CreateAdapter,
+    CreatePartition,
+    CreateSwitch,
+    DeleteAdapter,
+    DeletePartition,
+    DeleteSwitch,
+    Management,
+    ManagementReply,
+    ModifyAdapter,
+    ModifyPartition,
+    Partition,
+    PowerOff,
+    Switch,
+    UseTopology,
+)
+from pvnet.runtime import platform_edit as edit
+from pvnet.runtime.endpoint import Endpoint
+from pvnet.runtime.platform_edit import Refusal
 from pvnet.runtime.platform_ledger import Ledger
 from pvnet.runtime.platform_view import (
     PARTITION_BYTES,
@@ -26,7 +47,8 @@ from pvnet.runtime.platform_view import (
     units,
 )
 from pvnet.runtime.supervisor import ConflictError, OffMode, Supervisor, UnknownNodeError
-from pvnet.runtime.topology import PartitionConfig, Topology
+from pvnet.runtime.topology import BRIDGE, HYPERVISOR, PartitionConfig, Topology
+from pvnet.runtime.topology_wire import packed
 
 _STATES: Final = {
     "off": Partition.OFF,
@@ -42,27 +64,31 @@ _MODES: Final[dict[int, OffMode]] = {
 }
 _WATCH_MOST_S: Final = 25.0
 _WATCHERS_MAX: Final = 256
-
-
-class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
-    """A command that is not carried out, and why."""
-
-    def __init__(self, status: ManagementReply.Status, text: str, *, field: str = "") -> None:
-        super().__init__(text)
-        self.status = status
-        self.field = field
+_USE_S: Final = 10.0
+"""Longest wait for a node to take another topology."""
 
 
 class PlatformAdmin:
-    """See the module's text."""
+    """See the module's text.
+
+    Commands that change the topology run one at a time.  A change is checked as a whole first, then the nodes that
+    it concerns take it, and only then it is in force; when one of them refuses, the others get the old topology back.
+    """
 
     def __init__(self, topology: Topology, supervisor: Supervisor) -> None:
         self.topology = topology
+        self.next: Topology | None = None
+        """The one that nodes are being told of: a process that starts meanwhile gets this."""
+        self.endpoint: Endpoint | None = None
+        """How nodes are told; without one nothing can be changed."""
         self.supervisor = supervisor
         self.ledger = Ledger(time.time_ns() // 1_000_000)
         self._log = structlog.get_logger().bind(node="supervisor")
         self._news = asyncio.Event()
         self._watchers = 0
+        self._changing = asyncio.Lock()
+        self._held: set[str] = set()
+        """Partitions that a change is about: they are not powered on before it is decided."""
         self._memory: dict[str, int] = {}
         """What the process of each partition was started with, in bytes."""
         self._put_everything()
@@ -70,11 +96,13 @@ class PlatformAdmin:
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
-    def launched(self, name: str) -> None:
-        """A node's process is about to start with the topology of now."""
-        partition = self._partition(name)
-        if partition is not None:
-            self._memory[name] = partition.memory
+    def launching(self, name: str) -> Topology:
+        """A node's process is about to start: return its topology."""
+        topology = self.next or self.topology
+        for partition in topology.partitions:
+            if partition.name == name:
+                self._memory[name] = partition.memory
+        return topology
 
     def state_changed(self, name: str) -> None:
         """A node has another state."""
@@ -111,13 +139,16 @@ class PlatformAdmin:
             case "show_system":
                 return ManagementReply(system=self.ledger.system)
             case "list_switches":
-                return ManagementReply(switches=self.ledger.switches.values())
+                return self._switches()
             case "watch_changes":
                 return await self._watch(command.watch_changes.after, command.watch_changes.wait_ms / 1000)
             case "power_on":
                 return await self._power_on(command.power_on.name)
             case "power_off":
                 return await self._power_off(command.power_off)
+            case kind if kind in _CHANGES:
+                async with self._changing:
+                    return await _CHANGES[kind](self, getattr(command, kind))
             case kind:
                 text = f"the supervisor does not take {kind or 'an unknown command'}"
                 return ManagementReply(status=ManagementReply.NOT_SUPPORTED, text=text)
@@ -133,6 +164,18 @@ class PlatformAdmin:
                 answer.next = first + number
                 break
             answer.partitions.append(partition)
+        return answer
+
+    def _switches(self) -> ManagementReply:
+        """The switches; commands make no more than fit one message."""
+        answer = ManagementReply()
+        used = 0
+        for switch in self.ledger.switches.values():
+            used += switch.ByteSize() + 4
+            if used > REPLY_BYTES - 32:
+                self._log.warning("switches_listed_cut", left_out=len(self.ledger.switches) - len(answer.switches))
+                break
+            answer.switches.append(switch)
         return answer
 
     def _shown(self, name: str) -> ManagementReply:
@@ -154,6 +197,9 @@ class PlatformAdmin:
         return self.ledger.changes_after(after, REPLY_BYTES - 32)
 
     async def _power_on(self, name: str) -> ManagementReply:
+        while name in self._held:
+            async with self._changing:
+                pass
         partition = self._known(name)
         if self.supervisor.state(name) in {"off", "failed"}:
             self._check_free(partition)
@@ -187,6 +233,154 @@ class PlatformAdmin:
             )
             raise Refusal(ManagementReply.FAILED, text)
 
+    # --- commands that change the topology ---------------------------------------------------------------------------
+
+    async def _create_partition(self, command: CreatePartition) -> ManagementReply:
+        new, name = edit.create_partition(edit.pinned(self.topology), command)
+        await self._use(new)
+        return self._shown(name)
+
+    async def _modify_partition(self, command: ModifyPartition) -> ManagementReply:
+        name = command.name
+        self._fresh(self._known_message(name), command.if_revision)
+        new = edit.modify_partition(edit.pinned(self.topology), command)
+        if new.partition(name).memory != self.topology.partition(name).memory:
+            # Between those states nobody can say which size the process has.
+            self._settled(name)
+        await self._use(new, hold=name)
+        return self._shown(name)
+
+    async def _delete_partition(self, command: DeletePartition) -> ManagementReply:
+        name = command.name
+        self._fresh(self._known_message(name), command.if_revision)
+        new = edit.delete_partition(edit.pinned(self.topology), name)
+        self._ended(name, "delete it")
+        await self._use(new, hold=name)
+        return ManagementReply()
+
+    async def _create_switch(self, command: CreateSwitch) -> ManagementReply:
+        new, name = edit.create_switch(edit.pinned(self.topology), command.label)
+        await self._use(new)
+        return ManagementReply(switches=[self.ledger.switches[name]])
+
+    async def _delete_switch(self, command: DeleteSwitch) -> ManagementReply:
+        switch = self.ledger.switches.get(command.name)
+        if switch is None:
+            known = ", ".join(self.ledger.switches) or "none"
+            raise Refusal(ManagementReply.NOT_FOUND, f"no switch {command.name[:40]!r}; there are: {known}")
+        self._fresh(switch, command.if_revision)
+        await self._use(edit.delete_switch(edit.pinned(self.topology), switch.name))
+        return ManagementReply()
+
+    async def _create_adapter(self, command: CreateAdapter) -> ManagementReply:
+        self._known(command.partition)
+        new, _ = edit.create_adapter(edit.pinned(self.topology), command)
+        await self._use(new)
+        return self._shown(command.partition)
+
+    async def _modify_adapter(self, command: ModifyAdapter) -> ManagementReply:
+        name = command.partition
+        self._fresh_adapter(name, command.slot, command.if_revision)
+        new = edit.modify_adapter(edit.pinned(self.topology), command)
+        if command.HasField("mac"):
+            self._ended(name, "change a MAC address")
+        await self._use(new, hold=name)
+        return self._shown(name)
+
+    async def _delete_adapter(self, command: DeleteAdapter) -> ManagementReply:
+        name = command.partition
+        self._fresh_adapter(name, command.slot, command.if_revision)
+        await self._use(edit.delete_adapter(edit.pinned(self.topology), name, command.slot))
+        return self._shown(name)
+
+    def _fresh(self, shown: Partition | Switch | Adapter, if_revision: int) -> None:
+        """Refuse a change that was meant for an earlier revision."""
+        if if_revision and shown.revision != if_revision:
+            text = f"it has changed meanwhile: it has revision {shown.revision}, not {if_revision}"
+            raise Refusal(ManagementReply.STALE, text)
+
+    def _fresh_adapter(self, partition: str, slot: int, if_revision: int) -> None:
+        for adapter in self._known_message(partition).adapters:
+            if adapter.slot == slot:
+                self._fresh(adapter, if_revision)
+
+    def _settled(self, name: str) -> None:
+        state = self.supervisor.state(name)
+        if state in {"starting", "stopping"}:
+            raise ConflictError(f"{name} is {state}")
+
+    def _ended(self, name: str, doing: str) -> None:
+        state = self.supervisor.state(name)
+        if state not in {"off", "failed"}:
+            raise ConflictError(f"{name} is {state}: power it off to {doing}")
+
+    async def _use(self, new: Topology, *, hold: str = "") -> None:
+        """Put another topology in force, or raise and leave everything as it is."""
+        old = self.topology
+        if new is old:
+            return
+        told: list[str] = []
+        self.next = new
+        self._held.add(hold)
+        try:
+            for node in self._concerned(old, new):
+                told.append(node)
+                await self._tell_node(node, new)
+            if new.has_bridge and not old.has_bridge and BRIDGE not in told:
+                await self._start_bridge(old, new)
+            self.supervisor.use_topology(new)
+        except BaseException:
+            self.next = old
+            for node in told:
+                try:
+                    await self._tell_node(node, old)
+                except Refusal as refusal:  # it goes on with what it made of the new one, until it restarts
+                    self._log.error("topology_not_taken_back", of=node, why=str(refusal))
+            raise
+        finally:
+            self.next = None
+            self._held.discard(hold)
+        self.topology = new
+        self._put_changed(old)
+
+    async def _start_bridge(self, old: Topology, new: Topology) -> None:
+        """The lab's first switch: the process that has them was not needed before."""
+        self.supervisor.use_topology(new)
+        try:
+            await self.supervisor.power_on(BRIDGE)
+        except BaseException:
+            self.supervisor.use_topology(old)
+            raise
+
+    def _concerned(self, old: Topology, new: Topology) -> list[str]:
+        """Nodes that run and for which it makes a difference."""
+        nodes: list[str] = []
+        if _layout(old) != _layout(new):
+            nodes += [HYPERVISOR, *(host.name for host in new.mdev_hosts)]
+        if _network(old) != _network(new):
+            nodes.append(BRIDGE)
+        states = {node.name: node.state for node in self.supervisor.nodes()}
+        return [node for node in nodes if states.get(node) in {"starting", "running"}]
+
+    async def _tell_node(self, node: str, topology: Topology) -> None:
+        """Have a node use a topology; one that dies meanwhile starts again with it."""
+        if self.endpoint is None:
+            raise Refusal(ManagementReply.NOT_SUPPORTED, "the supervisor cannot reach the nodes of this lab")
+        command = Management(use_topology=UseTopology(topology=packed(topology)))
+        try:
+            await self.endpoint.wait_peer(node, timeout=_USE_S)
+            reply = await self.endpoint.call(node, Envelope(management=command), _USE_S, wait_for_peer=False)
+        except PeerDiedError as error:
+            self._log.warning("topology_at_restart", of=node, why=str(error))
+            return
+        except DeadlineError as error:
+            raise Refusal(ManagementReply.FAILED, str(error)) from None
+        except PvnetError as error:
+            raise Refusal(ManagementReply.FAILED, f"{node}: {error}") from None
+        answer = reply.management_reply
+        if answer.status != ManagementReply.OK:
+            raise Refusal(answer.status, f"{node}: {answer.text}")
+
     # --- the ledger --------------------------------------------------------------------------------------------------
 
     def _partition(self, name: str) -> PartitionConfig | None:
@@ -200,6 +394,9 @@ class PlatformAdmin:
             raise UnknownNodeError(f"no partition {name[:40]!r}; there are: {shown}")
         return partition
 
+    def _known_message(self, name: str) -> Partition:
+        return self.ledger.partitions[self._known(name).name]
+
     def _facts(self, name: str) -> Facts:
         node = self.supervisor.node(name)
         memory = self._memory.get(name, 0)
@@ -211,6 +408,24 @@ class PlatformAdmin:
         for switch in self.topology.switches:
             self.ledger.put_switch(switch_message(self.topology, switch))
         self._put_system()
+
+    def _put_changed(self, old: Topology) -> None:
+        """The topology is another one: tell what has changed."""
+        names = {p.name for p in self.topology.partitions}
+        switches = {s.name for s in self.topology.switches}
+        for name in [name for name in self.ledger.partitions if name not in names]:
+            self.ledger.drop_partition(name)
+            self._memory.pop(name, None)
+        for name in [name for name in self.ledger.switches if name not in switches]:
+            self.ledger.drop_switch(name)
+        unchanged = {id(p) for p in old.partitions}
+        for partition in self.topology.partitions:
+            if id(partition) not in unchanged:
+                self._put_partition(partition)
+        for switch in self.topology.switches:
+            self.ledger.put_switch(switch_message(self.topology, switch))
+        self._put_system()
+        self._tell()
 
     def _put_partition(self, partition: PartitionConfig) -> None:
         message, left_out = partition_message(self.topology, partition, self._facts(partition.name))
@@ -236,3 +451,29 @@ class PlatformAdmin:
     def status(self) -> str:
         """Return what the supervisor knows about the lab, as JSON."""
         return json.dumps({"nodes": [node.model_dump() for node in self.supervisor.nodes()]})
+
+
+def _layout(topology: Topology) -> list[tuple[str, int, int]]:
+    """What the hypervisor and the mdev hosts make of partitions."""
+    return [(p.name, topology.lpar_id(p.name), p.memory) for p in topology.partitions]
+
+
+def _network(topology: Topology) -> tuple[object, ...]:
+    """What the bridge makes of a topology."""
+    venets = [
+        (p.name, [(topology.venet_slot(p, n), topology.venet_mac(p, n), v) for n, v in enumerate(p.venet)])
+        for p in topology.partitions
+    ]
+    return venets, [(s.name, s.mtu) for s in topology.switches]
+
+
+_CHANGES: Final[dict[str | None, Callable[[PlatformAdmin, Any], Awaitable[ManagementReply]]]] = {
+    "create_partition": PlatformAdmin._create_partition,
+    "modify_partition": PlatformAdmin._modify_partition,
+    "delete_partition": PlatformAdmin._delete_partition,
+    "create_switch": PlatformAdmin._create_switch,
+    "delete_switch": PlatformAdmin._delete_switch,
+    "create_adapter": PlatformAdmin._create_adapter,
+    "modify_adapter": PlatformAdmin._modify_adapter,
+    "delete_adapter": PlatformAdmin._delete_adapter,
+}

@@ -34,7 +34,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import structlog
 
@@ -134,7 +134,7 @@ class Supervisor:
         on_state: Callable[[str], None] | None = None,
         base: Path | None = None,
     ) -> None:
-        self.topology = topology
+        self.topology, self._dumped = topology, _dumped(topology)
         self.directory = LabDir(topology.lab.name, base)
         self.broker = Broker(topology.broker, directory=self.directory.path, log=self.directory.log(BROKER))
         self.readiness: Readiness | None = None
@@ -250,6 +250,22 @@ class Supervisor:
         else:
             await self._stop_node(node, kill=mode == "immediate")
 
+    def use_topology(self, topology: Topology) -> None:
+        """Take another topology of the same lab: its new nodes are off; nodes that it has no more must be.
+
+        :raises ConflictError: one of those is not off.  Nothing has changed then.
+        """
+        specs = {spec.name: spec for spec in node_specs(topology)}
+        for name, node in self._nodes.items():
+            if name in specs or name == BRIDGE:  # the bridge stays: somebody may make a switch again
+                continue
+            if node.state not in {"off", "failed"}:
+                raise ConflictError(f"{name} is {node.state}")
+        kept = {name: node for name, node in self._nodes.items() if name in specs or name == BRIDGE}
+        self._nodes = {**{name: kept.get(name) or _Node(spec) for name, spec in specs.items()}, **kept}
+        self.topology, self._dumped = topology, _dumped(topology)
+        self._publish()
+
     def nodes(self) -> list[NodeInfo]:
         """Return every node with its state, the broker first when it is ours."""
         own = [self._broker_node] if self.broker.choice.kind != "url" else []
@@ -280,7 +296,7 @@ class Supervisor:
             broker_reason=self.broker.choice.reason,
             since=self._since,
             nodes=self.nodes(),
-            topology=self.topology.model_dump(mode="json", by_alias=True, exclude={"broker"}),
+            topology=self._dumped,
         )
 
     # --- nodes -------------------------------------------------------------------------------------------------------
@@ -523,6 +539,11 @@ class Supervisor:
                 self.directory.write(self.info())
             except OSError as error:  # a full disk hides the news from `ps`; it must not stop the lab
                 self._log.error("lab_file_not_written", error=str(error))
+
+
+def _dumped(topology: Topology) -> dict[str, Any]:
+    """A topology as ``lab.json`` has it: without the broker and its password."""
+    return topology.model_dump(mode="json", by_alias=True, exclude={"broker"})
 
 
 def _node_info(node: _Node) -> NodeInfo:

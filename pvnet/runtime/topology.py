@@ -347,7 +347,10 @@ class Topology(Strict):
 
     def lpar_id(self, name: str) -> int:
         """Return the number of a partition, given or assigned."""
-        return self._numbers[self.partition(name).name]
+        try:
+            return self._numbers[name]
+        except KeyError:
+            return self._numbers[self.partition(name).name]  # raises
 
     @property
     def management_partition(self) -> PartitionConfig | None:

@@ -200,11 +200,12 @@ def _write(element: Element, default: str | None, base: str, out: list[str]) -> 
 
 
 def serialize(element: Element, base: str = "") -> bytes:
-    """Return the document of this element as UTF-8.
+    """Return the document of this element in ASCII, what is not ASCII as character references.
 
+    So it needs no XML declaration, which pypowervm cannot read, and is the same whatever encoding a client guesses.
     ``base`` (scheme, host and port) is put before every ``href`` that begins with a slash.  Characters that XML cannot
     have become U+FFFD.
     """
-    out = ['<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n']
+    out: list[str] = []
     _write(element, None, base, out)
-    return "".join(out).encode()
+    return "".join(out).encode("ascii", "xmlcharrefreplace")

@@ -171,7 +171,7 @@ def _etag(revision: int, *others: object) -> str:
     """An object's revision stands for all that its own message says; ``others`` is what its document says besides."""
     if not others:
         return str(revision)
-    return f"{revision}-{zlib.crc32(repr(others).encode()):08x}"
+    return f"{revision}{zlib.crc32(repr(others).encode()):010d}"
 
 
 def _units(hundredths: int) -> str:
@@ -581,7 +581,7 @@ def virtual_network(view: View, s: Switch, vlan: int) -> Resource:
     )
 
 
-def persistent_memory_volume(p: Partition, volume: ScmVolume) -> Resource:
+def persistent_memory_volume(_view: View, p: Partition, volume: ScmVolume) -> Resource:
     """Return a VirtualPersistentMemoryVolume: an SCM device of a partition, its size in MiB."""
     uuid = volume_uuid(p, volume)
     size = mebibytes(volume.size_bytes)

@@ -18,6 +18,7 @@ import ctypes
 import errno
 import functools
 import os
+import signal
 import stat
 import sys
 import threading
@@ -33,7 +34,7 @@ from pvnet.client.device import QUERY, REQUESTVMC, SETHMCID
 from pvnet.client.fuse_bridge import MAX_THREADS, Bridge
 from pvnet.client.fuse_files import COMMANDS, SETHMCID_WHOLE, FuseFiles
 from pvnet.client.lab import Lab
-from pvnet.core.errors import ConfigError, UnavailableError
+from pvnet.core.errors import ConfigError, LocalError, UnavailableError
 from pvnet.transport.link_parts import PeerDown
 from pvnet.vmc.messages import HMC_ID_BYTES
 
@@ -175,6 +176,7 @@ class FuseMount:
         make_device = functools.partial(lab.vmc_device, timeout=timeout)
         self.files = FuseFiles(make_device, self.native.wake, self.native.free)
         self._loop = asyncio.get_running_loop()
+        self._old_signal: Any = None
         self._thread = threading.Thread(target=self._serve, name="fuse", daemon=True)
 
     @property
@@ -188,6 +190,10 @@ class FuseMount:
         Raises:
             UnavailableError: FUSE does not work here, or not for us.
         """
+        if threading.current_thread() is not threading.main_thread():
+            raise LocalError("FuseMount.start: expected the main thread, which alone sets signals")
+        # libfuse sends this signal to the thread whose call shall end, but does not always see to it that it is caught.
+        self._old_signal = signal.signal(signal.SIGUSR1, _nothing)
         self.lab.endpoint.on_peer_down.append(self._peer_down)
         self._thread.start()
         both = [asyncio.ensure_future(event.wait()) for event in (self.mounted, self.ended)]
@@ -216,7 +222,11 @@ class FuseMount:
             threading.Thread(target=_touch, args=(self.directory / "end",), daemon=True).start()
             if not await self._has_ended(_END_S):
                 await _unmount(self.directory)
-                await self._has_ended(_END_S)
+                if not await self._has_ended(_END_S):
+                    return  # it may still send the signal
+        if self._old_signal is not None:
+            signal.signal(signal.SIGUSR1, self._old_signal)
+            self._old_signal = None
 
     async def _has_ended(self, seconds: float) -> bool:
         try:
@@ -282,6 +292,10 @@ def check_directory(directory: Path) -> Path:
             raise ConfigError(f"mount {directory}: {why}") from None
         raise ConfigError(f"mount {directory}: {error.strerror}: expected an empty directory") from None
     return found
+
+
+def _nothing(*_: object) -> None:
+    """Handle a signal that is there to end a wait."""
 
 
 def _touch(path: Path) -> None:

@@ -45,6 +45,7 @@ VERBS: Final = (
     Verb("scm", "scm", "app", "Storage-class-memory devices of a running lab."),
     Verb("vbus", "vbus", "app", "Buses, devices, members and switches of a running lab."),
     Verb("mdev", "mdev", "app", "Mediated devices of a running lab: life, users, files."),
+    Verb("novalink", "novalink", "app", "For management software: its CA, users, and labs made of living systems."),
     Verb("attach", "attach", "attach", "Join a TAP, a capture, another lab or a vfio-user client to a lab."),
     Verb("mount", "mount", "mount", "Mount /dev/ibmvmc of a running lab as a file (FUSE)."),
     Verb("record", "record", "record", "Record a running lab into a capture file."),

@@ -94,7 +94,8 @@ def _split(name: str) -> tuple[str, str]:
 
 
 class _Reader:
-    def __init__(self) -> None:
+    def __init__(self, elements_max: int) -> None:
+        self._elements_max = elements_max
         self._parser = expat.ParserCreate(namespace_separator=" ")
         self._parser.buffer_text = True
         self._parser.XmlDeclHandler = self._declaration
@@ -118,8 +119,8 @@ class _Reader:
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         self._elements += 1
-        if self._elements > ELEMENTS_MAX:
-            raise self._refuse(f"more than {ELEMENTS_MAX} elements")
+        if self._elements > self._elements_max:
+            raise self._refuse(f"more than {self._elements_max} elements")
         if len(self._open) >= DEPTH_MAX:
             raise self._refuse(f"elements nested more than {DEPTH_MAX} deep")
         if len(attributes) > ATTRIBUTES_MAX:
@@ -157,11 +158,14 @@ class _Reader:
         return self._root
 
 
-def parse(data: bytes) -> Element:
-    """Return the document's outermost element, or raise MarkupError."""
-    if len(data) > SIZE_MAX:
-        raise MarkupError(f"{len(data)} bytes, expected at most {SIZE_MAX}", 1, 1)
-    return _Reader().read(data)
+def parse(data: bytes, *, size_max: int = SIZE_MAX, elements_max: int = ELEMENTS_MAX) -> Element:
+    """Return the document's outermost element, or raise MarkupError.
+
+    The limits are those for what comes from anybody; what one asked a server of one's own choice for may be larger.
+    """
+    if len(data) > size_max:
+        raise MarkupError(f"{len(data)} bytes, expected at most {size_max}", 1, 1)
+    return _Reader(elements_max).read(data)
 
 
 def _text(value: str) -> str:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
 from typing import Final, Self
 
-from pvnet.client.device import MTU_USUAL, VmcDevice
+from pvnet.client.device import MTU_USUAL, VmcFile
 from pvnet.core.errors import DeadlineError, DeviceError, PeerDiedError, PvnetError, RefusedError, WireError
 from pvnet.pb.v1.management_pb2 import Management, ManagementReply
 from pvnet.vmc.router import (
@@ -39,7 +39,7 @@ MESSAGES_KEPT: Final = 1024
 class VmcSession:
     """One HMC connection with its reader; use as ``async with``."""
 
-    def __init__(self, device: VmcDevice, hmc_id: bytes | str, *, timeout: float = 10.0) -> None:
+    def __init__(self, device: VmcFile, hmc_id: bytes | str, *, timeout: float = 10.0) -> None:
         self.device = device
         self.hmc_id = hmc_id
         self.timeout = timeout

@@ -35,6 +35,7 @@ from pvnet.vmc.context import VmcState
 from pvnet.vmc.dialect import DIALECTS
 from pvnet.vmc.partition import VmcPartition
 from pvnet_services.device_files import CRQ_PATH, VMC_PATH, AdapterDriver, DeviceFiles
+from pvnet_services.device_server import DeviceServer
 from pvnet_services.guest_mdevs import GuestMdevs
 from pvnet_services.guest_net import GuestNet
 from pvnet_services.mapped_adapter import MappedAdapter
@@ -102,6 +103,8 @@ class PartitionNode:
         drivers |= {f"{NMEM_PATH}{number}": device.driver for number, device in enumerate(self.scm)}
         blocks = {f"{PMEM_PATH}{number}": device for number, device in enumerate(self.scm)}
         self.files = DeviceFiles(endpoint, drivers, blocks)
+        self.sockets = None if vmc_config is None else DeviceServer(self.files, endpoint, config.directory)
+        self._listen = [] if vmc_config is None else vmc_config.listen
         self.drivers: list[AdapterDriver] = [
             *(adapter.driver for adapter in self.adapters.values()),
             *(d.driver for d in self.scm),
@@ -136,6 +139,8 @@ class PartitionNode:
         if self.net is not None:
             await self.net.settled(self.timeout / 2)
         await self.mdevs.settled(self.timeout / 2)
+        if self.sockets is not None:
+            await self.sockets.start(self._listen)
         endpoint.ready("management partition" if self.adapter is not None else "partition")
 
     async def _vmc_up(self, adapter: MappedAdapter) -> None:
@@ -161,6 +166,8 @@ class PartitionNode:
 
     async def stop(self) -> None:
         """Deregister the adapters as a driver that is unloaded does, then leave."""
+        if self.sockets is not None:
+            await self.sockets.stop()
         await self.mdevs.stop(_FAREWELL_S)
         if self.net is not None:
             await self.net.stop(_FAREWELL_S)
@@ -264,6 +271,9 @@ class PartitionNode:
                 self.endpoint.spawn(self._answer_json(self.net.devcall(command.devcall), envelope), "devcall")
             case "mdev_assign":
                 self.endpoint.spawn(self._answer_json(self.mdevs.assign(command.mdev_assign), envelope), "assign")
+            case "device_socket" if self.sockets is not None:
+                work = self.sockets.command(command.device_socket)
+                self.endpoint.spawn(self._answer_json(work, envelope), "device-socket")
             case kind:
                 self.endpoint.refuse(envelope, f"a partition does not take {kind}")
 
@@ -312,6 +322,8 @@ class PartitionNode:
             status["net"] = self.net.shown()
         status["mdevs"] = self.mdevs.shown()
         status["scm"] = [device.status() for device in self.scm]
+        if self.sockets is not None:
+            status["sockets"] = self.sockets.shown()
         for adapter in self.adapters.values():
             machine = adapter.machine
             if isinstance(machine, VmcPartition):

@@ -9,16 +9,9 @@ passed in, in seconds of any clock that does not go back.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 from typing import Final
 
-NEW_CLIENT: Final = "NEW_CLIENT"
-ADD_URI: Final = "ADD_URI"
-MODIFY_URI: Final = "MODIFY_URI"
-DELETE_URI: Final = "DELETE_URI"
-CACHE_CLEARED: Final = "CACHE_CLEARED"
-MISSING_EVENTS: Final = "MISSING_EVENTS"
-CUSTOM_CLIENT_EVENT: Final = "CUSTOM_CLIENT_EVENT"
+from pvnet.novalink.event_documents import Event, EventType
 
 MOST_EVENTS: Final = 1000
 """Events kept for one client."""
@@ -28,16 +21,6 @@ EXPIRY_S: Final = 600.0
 """A queue that nobody polled for so long is gone."""
 AT_ONCE: Final = 250
 """Events in one answer; the rest comes with the next poll."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event: its number (grows), its type, the resource's path below ``/rest/api/uom``, and what of it."""
-
-    number: int
-    kind: str
-    data: str = ""
-    detail: str = ""
 
 
 class _Queue:
@@ -73,15 +56,15 @@ class EventQueues:
         """Events that wait in all queues together."""
         return sum(len(queue.events) for queue in self._queues.values())
 
-    def publish(self, kind: str, data: str = "", detail: str = "") -> Event:
+    def publish(self, kind: EventType, data: str = "", detail: str = "") -> Event:
         """Keep an event for every client that there is now; returns it."""
         event = self._event(kind, data, detail)
         for queue in self._queues.values():
-            if kind == CACHE_CLEARED:
+            if kind == "CACHE_CLEARED":
                 queue.events.clear()  # whoever hears it fetches everything anew
             elif len(queue.events) >= self._most_events:
                 queue.events.clear()
-                queue.events.append(self._event(MISSING_EVENTS))
+                queue.events.append(self._event("MISSING_EVENTS"))
             queue.events.append(event)
         return event
 
@@ -97,7 +80,7 @@ class EventQueues:
             while len(self._queues) >= self._most_queues:
                 self._queues.popitem(last=False)
             self._queues[key] = _Queue(now)
-            return [self._event(NEW_CLIENT, application)]
+            return [self._event("NEW_CLIENT", application)]
         queue.polled = now
         self._queues.move_to_end(key)
         return [queue.events.popleft() for _ in range(min(AT_ONCE, len(queue.events)))]
@@ -110,6 +93,6 @@ class EventQueues:
                 return
             del self._queues[key]
 
-    def _event(self, kind: str, data: str = "", detail: str = "") -> Event:
+    def _event(self, kind: EventType, data: str = "", detail: str = "") -> Event:
         self._number += 1
         return Event(self._number, kind, data, detail)

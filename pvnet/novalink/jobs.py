@@ -6,10 +6,12 @@ completed goes when room is needed, one that is not never does.  Time is passed 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from pvnet.novalink.job_documents import JobState
+from pvnet.novalink.requests import JobRequest
 
 MOST_JOBS: Final = 1000
 """Jobs at once, completed ones among them."""
@@ -37,20 +39,26 @@ class Job:
 
     number: int
     user: str
-    operation: str
-    """As PowerOn."""
-    group: str
-    """Kind of resource that it is done to, as LogicalPartition."""
+    request: JobRequest
     target: str
-    """UUID of that resource, as clients see it."""
-    parameters: Mapping[str, str]
-    request_path: str
+    """UUID of what it is done to, as clients see it."""
     status: JobStatus = JobStatus.NOT_STARTED
     started_ms: int = 0
     completed_ms: int = 0
-    results: dict[str, str] = field(default_factory=dict)
     message: str = ""
     """What went wrong, with the code that clients look for."""
+
+    def state(self) -> JobState:
+        """Return what is shown of it."""
+        return JobState(
+            self.number,
+            self.request,
+            self.target,
+            self.status.value,
+            started_ms=self.started_ms,
+            completed_ms=self.completed_ms,
+            message=self.message,
+        )
 
 
 class JobTable:
@@ -69,9 +77,7 @@ class JobTable:
         """Return every job, the oldest first."""
         return list(self._jobs.values())
 
-    def add(
-        self, user: str, operation: str, group: str, target: str, parameters: Mapping[str, str], path: str, now_ms: int
-    ) -> Job | None:
+    def add(self, user: str, request: JobRequest, target: str, now_ms: int) -> Job | None:
         """Make a job that has not begun; None: there are too many that are not over."""
         self.expire(now_ms)
         if len(self._jobs) >= self._most:
@@ -80,7 +86,7 @@ class JobTable:
                 return None
             del self._jobs[oldest.number]
         self._number += 1
-        job = Job(self._number, user, operation, group, target, dict(parameters), path)
+        job = Job(self._number, user, request, target)
         self._jobs[job.number] = job
         return job
 
@@ -96,10 +102,11 @@ class JobTable:
         job.started_ms = now_ms
         return True
 
-    def finish(self, job: Job, now_ms: int, *, results: Mapping[str, str], message: str = "") -> None:
-        """Give it its result; with a message it went wrong."""
+    def finish(self, job: Job, now_ms: int, message: str = "") -> None:
+        """Say that it is over; with a message it went wrong.  Nothing happens to one that is over already."""
+        if job.status.over:
+            return
         job.status = JobStatus.COMPLETED_WITH_ERROR if message else JobStatus.COMPLETED_OK
-        job.results = dict(results)
         job.message = message
         job.completed_ms = now_ms
 

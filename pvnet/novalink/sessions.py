@@ -65,6 +65,10 @@ class LogOns:
         self._by_digest.move_to_end(digest)
         return found
 
+    def has(self, log_on: LogOn) -> bool:
+        """Whether a log-on has not ended."""
+        return log_on.digest in self._by_digest
+
     def remove(self, log_on: LogOn) -> bool:
         """End a log-on; whether there was one."""
         return self._by_digest.pop(log_on.digest, None) is not None

@@ -1,0 +1,194 @@
+"""What can be read: resources and feeds, searches, single properties, and the feeds that are always empty here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pvnet.novalink import resources
+from pvnet.novalink.api import Api, Call, Route
+from pvnet.novalink.api_http import ApiError, Response
+from pvnet.novalink.names import (
+    CLIENT_NETWORK_ADAPTER,
+    LOGICAL_PARTITION,
+    MANAGED_SYSTEM,
+    PERSISTENT_MEMORY_VOLUME,
+    UOM_ROOT,
+    VIRTUAL_NETWORK,
+    VIRTUAL_SWITCH,
+    system_uuid,
+)
+from pvnet.novalink.resources import View
+from pvnet.pb.v1.management_pb2 import Adapter, Partition, Switch
+
+SYSTEM: Final = f"{UOM_ROOT}/{MANAGED_SYSTEM}/{{system}}"
+PARTITION: Final = f"{UOM_ROOT}/{LOGICAL_PARTITION}/{{partition}}"
+CHILD: Final = f"{SYSTEM}/{LOGICAL_PARTITION}/{{partition}}"
+EMPTY: Final = (
+    "VirtualIOServer",
+    "Cluster",
+    "SharedStoragePool",
+    "Tier",
+    "Group",
+    "ManagementConsole",
+    "LoadGroup",
+    "SharedProcessorPool",
+    "ReservedStorageDevicePool",
+    "HostEthernetAdapter",
+    "NetworkBridge",
+    "LinkAggregation",
+)
+"""Feeds that a client may ask for and that have nothing in them."""
+
+
+def no_such(kind: str, uuid: str) -> ApiError:
+    """Return the answer for a resource that is not there."""
+    return ApiError(404, f"There is no {kind} {uuid[:100]}.", reason="Not found")
+
+
+async def view_of(api: Api, call: Call) -> View:
+    """Return the platform; ApiError 404: the path names another system."""
+    view = await api.view()
+    uuid = call.parameters.get("system")
+    if uuid is not None and uuid.lower() != system_uuid(view.system):
+        raise no_such(MANAGED_SYSTEM, uuid)
+    return view
+
+
+def partition_of(view: View, call: Call) -> Partition:
+    """Return the partition that the path names, or ApiError 404."""
+    uuid = call.parameters["partition"]
+    found = view.partition(uuid)
+    if found is None:
+        raise no_such(LOGICAL_PARTITION, uuid)
+    return found
+
+
+def adapter_of(view: View, partition: Partition, call: Call) -> Adapter:
+    """Return the adapter that the path names, or ApiError 404."""
+    uuid = call.parameters["adapter"]
+    found = view.adapter(partition, uuid)
+    if found is None:
+        raise no_such(CLIENT_NETWORK_ADAPTER, uuid)
+    return found
+
+
+def switch_of(view: View, call: Call) -> Switch:
+    """Return the switch that the path names, or ApiError 404."""
+    uuid = call.parameters["switch"]
+    found = view.switch(uuid)
+    if found is None:
+        raise no_such(VIRTUAL_SWITCH, uuid)
+    return found
+
+
+async def _systems(api: Api, call: Call) -> Response:
+    view = await api.view()
+    return api.feed(call, lambda: [resources.managed_system(view, api.mode)], key=call.request.target)
+
+
+async def _system(api: Api, call: Call) -> Response:
+    view = await view_of(api, call)
+    return api.entry(call, "system", lambda: resources.managed_system(view, api.mode))
+
+
+async def _partitions(api: Api, call: Call) -> Response:
+    view = await view_of(api, call)
+    return api.feed(
+        call, lambda: [resources.logical_partition(view, p) for p in view.partitions], key=call.request.target
+    )
+
+
+async def _partition(api: Api, call: Call) -> Response:
+    view = await view_of(api, call)
+    partition = partition_of(view, call)
+    return api.entry(call, partition.name, lambda: resources.logical_partition(view, partition))
+
+
+async def _adapters(api: Api, call: Call) -> Response:
+    view = await view_of(api, call)
+    p = partition_of(view, call)
+    return api.feed(call, lambda: [resources.client_network_adapter(view, p, a) for a in p.adapters])
+
+
+async def _adapter(api: Api, call: Call) -> Response:
+    view = await view_of(api, call)
+    p = partition_of(view, call)
+    a = adapter_of(view, p, call)
+    return api.entry(call, "", lambda: resources.client_network_adapter(view, p, a))
+
+
+async def _volumes(api: Api, call: Call) -> Response:
+    view = await view_of(api, call)
+    p = partition_of(view, call)
+    return api.feed(call, lambda: [resources.persistent_memory_volume(view, p, v) for v in p.scm])
+
+
+async def _volume(api: Api, call: Call) -> Response:
+    view = await view_of(api, call)
+    p = partition_of(view, call)
+    found = view.volume(p, call.parameters["volume"])
+    if found is None:
+        raise no_such(PERSISTENT_MEMORY_VOLUME, call.parameters["volume"])
+    return api.entry(call, "", lambda: resources.persistent_memory_volume(view, p, found))
+
+
+async def _switches(api: Api, call: Call) -> Response:
+    view = await view_of(api, call)
+    return api.feed(call, lambda: [resources.virtual_switch(view, s) for s in view.switches])
+
+
+async def _switch(api: Api, call: Call) -> Response:
+    view = await view_of(api, call)
+    found = switch_of(view, call)
+    return api.entry(call, "", lambda: resources.virtual_switch(view, found))
+
+
+async def _networks(api: Api, call: Call) -> Response:
+    view = await view_of(api, call)
+    return api.feed(call, lambda: [resources.virtual_network(view, s, vlan) for s, vlan in view.networks()])
+
+
+async def _network(api: Api, call: Call) -> Response:
+    view = await view_of(api, call)
+    found = view.network(call.parameters["network"])
+    if found is None:
+        raise no_such(VIRTUAL_NETWORK, call.parameters["network"])
+    return api.entry(call, "", lambda: resources.virtual_network(view, *found))
+
+
+async def _empty(api: Api, call: Call) -> Response:
+    await view_of(api, call)
+    return Response(204)
+
+
+def _empty_routes() -> list[Route]:
+    found = []
+    for kind in EMPTY:
+        found.append(Route("GET", f"{UOM_ROOT}/{kind}", _empty))
+        found.append(Route("GET", f"{SYSTEM}/{kind}", _empty))
+    return found
+
+
+READ_ROUTES: Final = (
+    Route("GET", f"{UOM_ROOT}/{MANAGED_SYSTEM}", _systems),
+    Route("GET", SYSTEM, _system),
+    Route("GET", f"{UOM_ROOT}/{LOGICAL_PARTITION}", _partitions),
+    Route("GET", f"{SYSTEM}/{LOGICAL_PARTITION}", _partitions),
+    Route("GET", PARTITION, _partition),
+    Route("GET", CHILD, _partition),
+    *(
+        route
+        for place in (PARTITION, CHILD)
+        for route in (
+            Route("GET", f"{place}/{CLIENT_NETWORK_ADAPTER}", _adapters),
+            Route("GET", f"{place}/{CLIENT_NETWORK_ADAPTER}/{{adapter}}", _adapter),
+            Route("GET", f"{place}/{PERSISTENT_MEMORY_VOLUME}", _volumes),
+            Route("GET", f"{place}/{PERSISTENT_MEMORY_VOLUME}/{{volume}}", _volume),
+        )
+    ),
+    Route("GET", f"{SYSTEM}/{VIRTUAL_SWITCH}", _switches),
+    Route("GET", f"{SYSTEM}/{VIRTUAL_SWITCH}/{{switch}}", _switch),
+    Route("GET", f"{SYSTEM}/{VIRTUAL_NETWORK}", _networks),
+    Route("GET", f"{SYSTEM}/{VIRTUAL_NETWORK}/{{network}}", _network),
+    *_empty_routes(),
+)

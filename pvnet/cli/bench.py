@@ -28,6 +28,7 @@ SCENARIOS = {
         *("irq-rtt", "ccw-read", "dma"),
     ),
     "capture": ("write", "read", "vmc-overhead", "ring-overhead"),
+    "novalink": ("get-rtt", "get-concurrent", "refresh-concurrent"),
 }
 """Every scenario with its cases, in the order in which they are measured."""
 _FUNCTIONS = {
@@ -39,6 +40,7 @@ _FUNCTIONS = {
     "venet": "pvnet.bench.venet:bench_venet",
     "mdev": "pvnet.bench.mdev:bench_mdev",
     "capture": "pvnet.bench.capture:bench_capture",
+    "novalink": "pvnet.bench.novalink:bench_novalink",
 }
 """What measures a scenario; imported when it is asked for, since each brings its own libraries."""
 

@@ -325,7 +325,12 @@ class PlatformAdmin:
         try:
             for node in self._concerned(old, new):
                 told.append(node)
-                await self._tell_node(node, new)
+                try:
+                    await self._tell_node(node, new)
+                except Refusal as refusal:
+                    if not isinstance(refusal.__cause__, DeadlineError):  # who refuses has changed nothing
+                        told.remove(node)
+                    raise
             if new.has_bridge and not old.has_bridge and BRIDGE not in told:
                 await self._start_bridge(old, new)
             self.supervisor.use_topology(new)
@@ -374,7 +379,7 @@ class PlatformAdmin:
             self._log.warning("topology_at_restart", of=node, why=str(error))
             return
         except DeadlineError as error:
-            raise Refusal(ManagementReply.FAILED, str(error)) from None
+            raise Refusal(ManagementReply.FAILED, str(error)) from error
         except PvnetError as error:
             raise Refusal(ManagementReply.FAILED, f"{node}: {error}") from None
         answer = reply.management_reply

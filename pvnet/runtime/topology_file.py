@@ -256,6 +256,46 @@ def _with_mdev_files_found(topology: Topology, path: Path) -> Topology:
     return topology.model_copy(update={"mdev_hosts": hosts, "partitions": partitions})
 
 
+def _with_clients_found(topology: Topology, path: Path) -> Topology:
+    """Make absolute what programs outside need: the files of the NovaLink service, the sockets of the device."""
+    folder = path.parent.absolute()
+    update: dict[str, object] = {}
+    if topology.novalink is not None:
+        files = {
+            key: os.path.normpath(folder / value)
+            for key in ("secrets", "tls", "cert_file", "key_file", "ca_file")
+            if (value := getattr(topology.novalink, key)) is not None
+        }
+        update["novalink"] = topology.novalink.model_copy(update=files)
+    partitions = []
+    for partition in topology.partitions:
+        if partition.vmc is not None and partition.vmc.listen:
+            listen = [_listener_found(uri, folder) for uri in partition.vmc.listen]
+            vmc = partition.vmc.model_copy(update={"listen": listen})
+            partitions.append(partition.model_copy(update={"vmc": vmc}))
+        else:
+            partitions.append(partition)
+    return topology.model_copy(update={**update, "partitions": partitions})
+
+
+def _listener_found(uri: str, folder: Path) -> str:
+    """Make the files in the address of a device socket absolute."""
+    kind, _, rest = uri.partition(":")
+    if kind == "unix":
+        return f"unix:{os.path.normpath(folder / rest)}"
+    address, question, query = rest.partition("?")
+    if not question:
+        return uri
+    pairs = (pair.partition("=") for pair in query.split("&"))
+    found = "&".join(
+        f"{key}={os.path.normpath(folder / value)}"
+        if key in {"ca", "cert", "key"} and value
+        else f"{key}{equals}{value}"
+        for key, equals, value in pairs
+    )
+    return f"{kind}:{address}?{found}"
+
+
 def _with_snoop_found(topology: Topology, path: Path) -> Topology:
     """Make the file that the nodes record into absolute."""
     lab = topology.lab
@@ -268,7 +308,7 @@ def _with_snoop_found(topology: Topology, path: Path) -> Topology:
 def _with_files_found(topology: Topology, text: str, path: Path) -> Topology:
     """Make the paths absolute and read the password, once, where the error can name the line."""
     topology = _with_mdev_files_found(_with_switch_files_found(_with_backings_found(topology, path), path), path)
-    topology = _with_snoop_found(topology, path)
+    topology = _with_clients_found(_with_snoop_found(topology, path), path)
     broker = topology.broker
     if "://" not in broker.use:
         return topology

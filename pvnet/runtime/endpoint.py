@@ -327,6 +327,10 @@ class Endpoint:
         """Learn of ``node``'s life without sending to it."""
         self._outputs(self.link.watch(NodeName(node)))
 
+    def forget(self, node: str) -> None:
+        """Stop watching a node that will not come back."""
+        self._outputs(self.link.forget(node))
+
     async def wait_peer(self, node: str, *, phase: int = READY, timeout: float = 10.0) -> None:
         """Wait until ``node`` is there and has reached ``phase``.
 

@@ -363,6 +363,12 @@ class ScmStorage:
         self._thread.shutdown()
         self._close_files()
 
+    def abandon(self) -> None:
+        """Give the files up of a storage that nobody has used yet."""
+        self._closed = True
+        self._thread.shutdown()
+        self._close_files()
+
     def _close_files(self) -> None:
         self.blocks.close()
         if self.metadata is not None:

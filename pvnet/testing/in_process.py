@@ -23,12 +23,13 @@ from pvnet.client.session import VmcSession
 from pvnet.core.errors import DeadlineError, PvnetError, RefusedError, UnreachableError
 from pvnet.core.names import NodeName
 from pvnet.pb.v1.envelope_pb2 import Envelope
-from pvnet.pb.v1.management_pb2 import Management, ManagementReply, Partition, ShowStatus
+from pvnet.pb.v1.management_pb2 import Management, ManagementReply, Partition, ShowStatus, UseTopology
 from pvnet.runtime.clock import loop_clock
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.service import Node, NodeConfig, NodeFactory
 from pvnet.runtime.topology import BRIDGE, HYPERVISOR, SUPERVISOR, Topology
 from pvnet.runtime.topology_mdev import MDEV_HOST
+from pvnet.runtime.topology_wire import packed
 from pvnet.transport.base import Port
 from pvnet.transport.link import LinkConfig
 from pvnet.transport.loopback import LoopbackNetwork, LoopbackPort
@@ -171,6 +172,28 @@ class InProcessLab:
             node = self.nodes.pop(name)
             await node.endpoint.stop()  # first, so that what is left of the node in this process waits for nobody
             await node.stop()
+
+    async def use_topology(self, topology: Topology) -> None:
+        """Have every node that runs and that it concerns use another topology, as a supervisor does.
+
+        Raises:
+            RefusedError: one cannot; the others have the old one again.
+        """
+        names = [
+            name for name in (HYPERVISOR, BRIDGE, *(h.name for h in self.topology.mdev_hosts)) if name in self.nodes
+        ]
+        for number, name in enumerate(names):
+            reply = await self._send_topology(name, topology)
+            if reply.status != ManagementReply.OK:
+                for other in names[:number]:
+                    await self._send_topology(other, self.topology)
+                raise RefusedError(f"{name}: {reply.text}")
+        self.topology = topology
+
+    async def _send_topology(self, name: str, topology: Topology) -> ManagementReply:
+        command = Management(use_topology=UseTopology(topology=packed(topology)))
+        reply = await self.supervisor.call(name, Envelope(management=command), self.timeout)
+        return reply.management_reply
 
     def _kind(self, name: str) -> tuple[str, NodeFactory]:
         if name == HYPERVISOR:

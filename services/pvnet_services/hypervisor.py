@@ -2,7 +2,10 @@
 
 It joins machines, and has no protocol of its own: :class:`~pvnet.papr.platform.Platform` (hcalls, CRQs, windows), one
 :class:`~pvnet.vmc.hypervisor.VmcHypervisor` per VMC adapter, and what a session's payload asks for
-(``management_commands``).  A hypervisor that restarts has forgotten everything; its partitions notice and start anew.
+(``payloads``).  A hypervisor that restarts has forgotten everything; its partitions notice and start anew.
+
+The supervisor may say at any time which partitions there are (``UseTopology``).  What concerns a partition that is on
+changes when that has ended; which is what the platform's :class:`~pvnet.papr.platform_io.DefinePartition` expects.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import sys
 from functools import partial
 from typing import assert_never
 
-from pvnet.core.errors import PvnetError
+from pvnet.core.errors import ConfigError, PvnetError
 from pvnet.core.machine import Note
 from pvnet.papr import platform_io as io
 from pvnet.papr.errno import EIO
@@ -20,16 +23,18 @@ from pvnet.papr.extension import ExtensionOutput
 from pvnet.papr.hcall import HcallOpcode
 from pvnet.papr.platform import Platform
 from pvnet.pb.v1.envelope_pb2 import Envelope
-from pvnet.pb.v1.management_pb2 import ManagementReply
+from pvnet.pb.v1.management_pb2 import ManagementReply, UseTopology
 from pvnet.runtime.driver import Driver
 from pvnet.runtime.endpoint import Endpoint
-from pvnet.runtime.layout import PAGE, VMC_DRC_INDEX, WINDOW_BYTES, AdapterLayout, PartitionLayout, partition_layout
+from pvnet.runtime.layout import AdapterLayout, PartitionLayout
 from pvnet.runtime.service import NodeConfig, run_service
 from pvnet.runtime.topology import SUPERVISOR, Topology
+from pvnet.runtime.topology_wire import unpacked
 from pvnet.transport.link import PeerDown, PeerUp
 from pvnet.vmc import hypervisor_io as vmc
 from pvnet.vmc.hypervisor import VmcHypervisor
 from pvnet_services.memory_share import MappedMemories
+from pvnet_services.partition_plans import partition_plans
 from pvnet_services.payloads import PayloadServer
 from pvnet_services.scm_host import ScmHost
 from pvnet_services.status import hypervisor_vmc
@@ -40,42 +45,22 @@ _COPY_RDMA = int(HcallOpcode.H_COPY_RDMA)
 _SEND_CRQ = int(HcallOpcode.H_SEND_CRQ)
 
 
-def platform_config(topology: Topology, layouts: list[PartitionLayout], pane_bytes: int) -> io.PlatformConfig:
-    """Return the hypervisor machine's configuration of a topology."""
-    partitions = []
-    for layout in layouts:
-        adapters = []
-        for adapter in layout.adapters:
-            partner: io.HypervisorPartner | io.PartitionPartner = io.HypervisorPartner()
-            if adapter.partner is not None:
-                partner = io.PartitionPartner(*adapter.partner)
-            adapters.append(
-                io.AdapterConfig(
-                    unit=adapter.unit,
-                    liobn=adapter.liobn,
-                    window_bytes=WINDOW_BYTES,
-                    remote_liobn=adapter.rliobn,
-                    remote_window_bytes=0 if adapter.rliobn is None else pane_bytes,
-                    partner=partner,
-                )
-            )
-        drc = None if layout.vmc is None else VMC_DRC_INDEX + layout.lpar_id
-        partitions.append(io.PartitionConfig(layout.name, layout.memory_bytes, tuple(adapters), drc))
-    return io.PlatformConfig(tuple(partitions), io.PROFILES[topology.hypervisor.profile])
-
-
 class HypervisorNode:
     """See the module's text."""
 
     def __init__(self, endpoint: Endpoint, config: NodeConfig) -> None:
         topology = config.topology
-        offer = topology.hypervisor.vmc
         self.endpoint = endpoint
-        self.layouts = {p.name: partition_layout(topology, p.name) for p in topology.partitions}
-        pane_bytes = offer.max_hmcs * offer.pool_size * -(-offer.max_mtu // PAGE) * PAGE  # each buffer in whole pages
+        self.topology = topology
+        self.plans = partition_plans(topology)
+        """Partitions as the platform has them."""
+        self._wanted = self.plans
+        """Partitions as the topology has them: what differs changes when the partition is off."""
         self.scm = ScmHost(endpoint, topology, config.directory)
-        layouts = list(self.layouts.values())
-        self.platform = Platform(platform_config(topology, layouts, pane_bytes), [self.scm.machine])
+        platform = io.PlatformConfig(
+            tuple(plan.config for plan in self.plans.values()), io.PROFILES[topology.hypervisor.profile]
+        )
+        self.platform = Platform(platform, [self.scm.machine])
         self._machine = Driver[io.PlatformInput, io.PlatformOutput](self.platform, self._carry_out)
         self.scm.attach(self._machine.feed)
         self._calls: dict[int, Envelope] = {}
@@ -83,9 +68,9 @@ class HypervisorNode:
         self._known_incarnation: dict[str, int] = {}
         self._late_replies: list[tuple[Envelope, Envelope]] = []
         self.adapters = {
-            (layout.name, int(layout.vmc.unit)): VmcAdapter(self, topology, layout.name, layout.vmc)
-            for layout in self.layouts.values()
-            if layout.vmc is not None
+            (name, int(plan.layout.vmc.unit)): VmcAdapter(self, topology, name, plan.layout.vmc)
+            for name, plan in self.plans.items()
+            if plan.layout.vmc is not None
         }
         # Before the endpoint starts: whoever sees our birth may call at once.
         endpoint.on("hcall", self._hcall)
@@ -95,40 +80,98 @@ class HypervisorNode:
         endpoint.on("memory_write", self.scm.memory_write)
         endpoint.on_peer_up.append(self._peer_up)
         endpoint.on_peer_down.append(self._peer_down)
-        sizes = {layout.name: layout.memory_bytes for layout in layouts}
-        self.memories = MappedMemories(endpoint, sizes, self._machine.feed)
+        self.memories = MappedMemories(endpoint, self._memory_sizes, self._machine.feed)
         self._contents = RdmaContents(endpoint, self.platform)
+
+    @property
+    def layouts(self) -> dict[str, PartitionLayout]:
+        """Layouts of the partitions that the platform has."""
+        return {name: plan.layout for name, plan in self.plans.items()}
 
     async def start(self) -> None:
         """Serve."""
         endpoint = self.endpoint
         for partition, unit in self.adapters:
             self.carry_all(self.platform.partner_register(partition, unit))
-        for name in (SUPERVISOR, *self.layouts):
+        for name in (SUPERVISOR, *self.plans):
             endpoint.watch(name)
-        endpoint.ready(f"{len(self.layouts)} partitions, profile {self.platform.profile.name}")
+        endpoint.ready(f"{len(self.plans)} partitions, profile {self.platform.profile.name}")
 
     async def stop(self) -> None:
         """Leave."""
         self._machine.close()
         for adapter in self.adapters.values():
-            adapter.driver.close()
+            adapter.close()
         await self.endpoint.stop()
         await self.scm.close()
 
     # --- partitions ------------------------------------------------------------------------------------------------
 
     def _peer_up(self, event: PeerUp) -> None:
-        if event.node in self.layouts and self._known_incarnation.get(event.node) != event.incarnation:
-            self._known_incarnation[event.node] = event.incarnation
-            self._machine.feed(io.PartitionStarted(event.node))
+        name = event.node
+        if self._known_incarnation.get(name) == event.incarnation:
+            return
+        self._ended(name)
+        if name in self.plans:
+            self._known_incarnation[name] = event.incarnation
+            self._machine.feed(io.PartitionStarted(name))
 
     def _peer_down(self, event: PeerDown) -> None:
-        if self._known_incarnation.pop(event.node, None) is not None:
-            self._machine.feed(io.PartitionDied(event.node))
+        self._ended(event.node)
+
+    def _ended(self, name: str) -> None:
+        """A partition is off, if it was on."""
+        if self._known_incarnation.pop(name, None) is not None:
+            self._machine.feed(io.PartitionDied(name))
             # The platform forgets the dead caller's unfinished copies without an answer.
-            for tag in [tag for tag, call in self._calls.items() if call.source == event.node]:
+            for tag in [tag for tag, call in self._calls.items() if call.source == name]:
                 del self._calls[tag]
+            self._settle(name)
+
+    def _memory_sizes(self, name: str) -> tuple[int, ...]:
+        """Sizes that a partition's memory may have: that in force first, then that of its next life."""
+        plans = (self.plans.get(name), self._wanted.get(name))
+        return tuple(plan.layout.memory_bytes for plan in plans if plan is not None)
+
+    def _settle(self, name: str) -> None:
+        """Make a partition what the topology says, unless it is on."""
+        if name in self._known_incarnation:
+            return
+        plan, wanted = self.plans.get(name), self._wanted.get(name)
+        if plan != wanted:
+            if plan is not None and plan.layout.vmc is not None:
+                self.adapters.pop((name, int(plan.layout.vmc.unit))).close()
+            if wanted is None:
+                self._machine.feed(io.RemovePartition(name))
+                self.plans.pop(name)
+                self.endpoint.forget(name)
+            else:
+                self._machine.feed(io.DefinePartition(wanted.config))
+                self.plans[name] = wanted
+                if wanted.layout.vmc is not None:
+                    unit = int(wanted.layout.vmc.unit)
+                    self.adapters[name, unit] = VmcAdapter(self, self.topology, name, wanted.layout.vmc)
+                    self.carry_all(self.platform.partner_register(name, unit))
+        self.scm.settle(name)
+
+    def _use_topology(self, command: UseTopology) -> ManagementReply:
+        """Take a new topology; one that cannot be changes nothing."""
+        try:
+            topology = unpacked(command.topology, self.topology.broker)
+            if topology.hypervisor != self.topology.hypervisor or topology.lab != self.topology.lab:
+                raise ConfigError("the new topology has another [lab] or [hypervisor]: expected those of the start")
+            wanted = partition_plans(topology)
+            self.scm.prepare(topology)
+        except ConfigError as error:
+            return ManagementReply(status=ManagementReply.FAILED, text=str(error))
+        names = self.plans.keys() | wanted.keys()
+        self.topology, self._wanted = topology, wanted
+        for name in sorted(names):
+            self._settle(name)
+            if name in self.plans:
+                self.endpoint.watch(name)
+        later = [name for name in sorted(names) if self.plans.get(name) != wanted.get(name)]
+        return ManagementReply(status_json=json.dumps({"later": later}))
 
     def _hcall(self, envelope: Envelope) -> None:
         body = envelope.hcall
@@ -229,6 +272,10 @@ class HypervisorNode:
             answer = self.scm.inject(envelope.management.scm_inject)
             self.endpoint.reply(envelope, Envelope(management_reply=answer))
             return
+        if kind == "use_topology" and envelope.source == SUPERVISOR:
+            answer = self._use_topology(envelope.management.use_topology)
+            self.endpoint.reply(envelope, Envelope(management_reply=answer))
+            return
         if kind != "show_status":
             self.endpoint.refuse(envelope, "the hypervisor takes management commands only over the VMC")
             return
@@ -274,6 +321,11 @@ class VmcAdapter:
         self.machine = VmcHypervisor(config, memory)
         self.driver = Driver[vmc.HypervisorInput, vmc.HypervisorOutput](self.machine, self._carry_out)
         self.payloads = PayloadServer(node.endpoint, topology, self._send)
+
+    def close(self) -> None:
+        """The adapter is no more."""
+        self.driver.close()
+        self.payloads.close()
 
     def _send(self, index: int, session: int, payload: bytes) -> None:
         self.driver.feed(vmc.SendMessage(index, session, payload))

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import struct
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from pvnet.core.errors import PvnetError, RefusedError
@@ -87,6 +87,9 @@ class PartitionMemory:
             self._hcalls.memory_mapped(theirs)
 
 
+Sizes = Callable[[str], tuple[int, ...]]
+
+
 class _Mapping:
     """Memory of one incarnation of a partition; ``used``: the platform has it in the partition's present life."""
 
@@ -101,13 +104,14 @@ class _Mapping:
 class MappedMemories:
     """The hypervisor's side.
 
-    :param sizes: bytes of memory of each partition; an offer of any other size, or by anybody else, is refused.
+    :param sizes: says how many bytes of memory a partition may have: now, and (when that is to change) in its next
+        life, whose offer may come before the end of this one is known.  Nothing: it is none.  Other offers are refused.
     :param feed: takes the input for the platform.
 
     To be made after the listener that starts and ends partitions has been added to the endpoint.
     """
 
-    def __init__(self, endpoint: Endpoint, sizes: Mapping[str, int], feed: Callable[[PartitionMapped], None]) -> None:
+    def __init__(self, endpoint: Endpoint, sizes: Sizes, feed: Callable[[PartitionMapped], None]) -> None:
         self._endpoint = endpoint
         self._sizes = sizes
         self._feed = feed
@@ -137,18 +141,23 @@ class MappedMemories:
 
     def _take(self, source: str, body: bytes, fds: list[int]) -> int:
         """Map what is offered, unless it is mapped already; returns the incarnation whose memory it is."""
-        size = self._sizes.get(source)
-        if size is None:
+        sizes = self._sizes(source)
+        if not sizes:
             raise RefusedError(f"{source} is no partition of ours")
         if len(body) != _OFFER.size or len(fds) != 1:
             raise RefusedError(f"{len(body)} bytes and {len(fds)} descriptors: expected {_OFFER.size} and 1")
         incarnation: int = _OFFER.unpack(body)[0]
         known = self._mappings.get(source)
         if known is None or known.incarnation != incarnation:
+            there = os.fstat(fds[0]).st_size
+            size = there if there in sizes else sizes[0]
             self._mappings[source] = _Mapping(incarnation, Segment(map_sealed(fds[0], size)))
         return incarnation
 
     def _use(self, name: str, mapping: _Mapping) -> None:
+        if self._sizes(name)[:1] != (mapping.segment.size,):
+            self._endpoint.counters["memory_of_another_life"] += 1
+            return
         if not mapping.used:
             mapping.used = True
             self._feed(PartitionMapped(name, mapping.segment))

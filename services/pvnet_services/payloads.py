@@ -79,6 +79,11 @@ class PayloadServer:
         self._drop_relays(index)
         self.router.session_closed(index)
 
+    def close(self) -> None:
+        """The VMC is no more, and neither are its sessions."""
+        for index in list(self._sessions):
+            self.session_closed(index)
+
     @property
     def relays(self) -> int:
         """Commands of all sessions that the supervisor has not answered yet."""

@@ -21,10 +21,12 @@ from pvnet.pb.v1.papr_pb2 import MemoryReply
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.hcall_client import INLINE_BYTES
 from pvnet.runtime.scm_storage import ScmStorage, StorageFault, StorageOperation
-from pvnet.runtime.topology import Topology
+from pvnet.runtime.topology import ScmConfig, Topology
 from pvnet.scm.device import MetadataStore, ScmDevice, ScmDeviceConfig, StoreError
 from pvnet.scm.hypervisor import ScmHypervisor
 from pvnet.scm.hypervisor_io import (
+    AttachDevice,
+    DetachDevice,
     FlushDone,
     MapBlocks,
     ScmHypervisorConfig,
@@ -64,20 +66,68 @@ class ScmHost:
         self._feed: Callable[[ExtensionInput], None]
         self._directory = directory
         self.storages: dict[tuple[str, int], ScmStorage] = {}
-        configs: list[ScmDeviceConfig] = []
-        stores: dict[tuple[str, int], MetadataStore] = {}
-        for partition in topology.partitions:
-            for number in range(len(partition.scm)):
-                config = device_config(topology, partition, number)
-                storage = open_storage(topology, partition.name, number, config, directory)
-                self.storages[partition.name, config.drc] = storage
-                stores[partition.name, config.drc] = storage.metadata or _NoMetadata()
-                configs.append(config)
+        self._devices: dict[str, dict[int, ScmDeviceConfig]] = {}
+        """By partition and DRC index: devices as the machine has them."""
+        self._wanted: dict[str, dict[int, ScmDeviceConfig]] = {}
+        """The same as the topology has them."""
+        self._files: dict[tuple[str, int], ScmConfig] = {}
+        """What the files of a device were opened for."""
+        self.prepare(topology)
+        self._devices = dict(self._wanted)
+        configs = [config for devices in self._devices.values() for config in devices.values()]
+        stores = {key: _store(storage) for key, storage in self.storages.items()}
         # Calls that concern no device follow the profile that all devices have, else the reference's.
         profiles = {config.profile.name: config.profile for config in configs}
         profile = next(iter(profiles.values())) if len(profiles) == 1 else QEMU
         machine_config = ScmHypervisorConfig(tuple(configs), profile=profile)
         self.machine = ScmHypervisor(machine_config, stores, now=asyncio.get_running_loop().time())
+
+    def prepare(self, topology: Topology) -> None:
+        """Open the files of what is new in a topology; :meth:`settle` then gives each partition its devices.
+
+        Raises:
+            ConfigError: they cannot be opened, or a device would get others than it has; nothing has changed.
+        """
+        wanted: dict[str, dict[int, ScmDeviceConfig]] = {}
+        opened: dict[tuple[str, int], tuple[ScmStorage, ScmConfig]] = {}
+        try:
+            for partition in topology.partitions:
+                devices = wanted[partition.name] = {}
+                for number, device in enumerate(partition.scm):
+                    config = device_config(topology, partition, number)
+                    devices[config.drc] = config
+                    key = (partition.name, config.drc)
+                    if key not in self.storages:
+                        storage = open_storage(topology, partition.name, number, config, self._directory)
+                        opened[key] = (storage, device)
+                    elif _files(self._files[key]) != _files(device):
+                        raise ConfigError(
+                            f"partition {partition.name}: SCM device {config.drc:#x} has files already: "
+                            "expected the same size, blocks, labels and backing"
+                        )
+        except ConfigError:
+            for storage, _ in opened.values():
+                storage.abandon()
+            raise
+        for key, (storage, device) in opened.items():
+            self.storages[key], self._files[key] = storage, device
+        self._wanted = wanted
+
+    def settle(self, partition: str) -> None:
+        """Give a partition that is off the devices that the topology says; the files of others are let go."""
+        devices, wanted = self._devices.get(partition, {}), self._wanted.get(partition, {})
+        for drc, config in devices.items():
+            if wanted.get(drc) != config:
+                self._feed(DetachDevice(partition, drc))
+        for drc, config in wanted.items():
+            if devices.get(drc) != config:
+                self._feed(AttachDevice(config, _store(self.storages[partition, drc])))
+        for key in [key for key in self.storages if key[0] == partition and key[1] not in wanted]:
+            self._files.pop(key)
+            self._endpoint.spawn(self.storages.pop(key).close(), "scm-close")
+        self._devices.pop(partition, None)
+        if wanted:
+            self._devices[partition] = wanted
 
     def attach(self, feed: Callable[[ExtensionInput], None]) -> None:
         """Say how inputs reach the machine."""
@@ -184,6 +234,15 @@ class ScmHost:
             {"partition": partition, "drc": drc, "file": self._shown(storage.blocks.path), "flushes": storage.flushes}
             for (partition, drc), storage in self.storages.items()
         ]
+
+
+def _store(storage: ScmStorage) -> MetadataStore:
+    return storage.metadata or _NoMetadata()
+
+
+def _files(device: ScmConfig) -> tuple[object, ...]:
+    """What decides on the files of a device."""
+    return device.size, device.label_size, device.readonly, device.backing
 
 
 def _labels_of(blocks: Path) -> Path:

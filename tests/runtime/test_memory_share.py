@@ -26,12 +26,16 @@ class Hypervisor:
 
     def __init__(self) -> None:
         self.fed: list[PartitionMapped] = []
+        self.allowed: tuple[int, ...] = (SIZE,)
         self.memories: MappedMemories
         self.endpoint: Endpoint
 
     def __call__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.memories = MappedMemories(endpoint, {"lpar": SIZE}, self.fed.append)
+        self.memories = MappedMemories(endpoint, self.sizes, self.fed.append)
+
+    def sizes(self, name: str) -> tuple[int, ...]:
+        return self.allowed if name == "lpar" else ()
 
     async def start(self, rig: Rig) -> Hypervisor:
         await rig.node("hypervisor", self)

@@ -6,43 +6,74 @@ value of another type is an error that names file, line, field, what stands ther
 
 Decided here: every lab has one hypervisor, named ``hypervisor``, one ``broker``, one ``supervisor``, and at most one
 manager; those names are taken.  A management partition is one with the VMC adapter; there is at most one, as in a real
-machine.  A manager needs one.  Numbers of the VMC are bounded by what the Linux driver accepts on the partition's side
-and by the wire format on the hypervisor's side, so that a hypervisor may offer more than any driver takes.
+machine.  A manager needs one.  The tables of a file are models of modules beside this one, which has their names, too.
 """
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Final, Self
 
-from pydantic import AfterValidator, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
-from pvnet.capture.snoop import parse_snoop
 from pvnet.core.errors import ConfigError
-from pvnet.core.names import UnitAddress
-from pvnet.runtime.topology_base import BigSize, Name, Restart, Size, Strict, Unit, check_hmc_id, check_unit
-from pvnet.runtime.topology_mdev import (
-    MdevConfig,
-    MdevHostConfig,
-    MdevParentConfig,
-    SocketPath,
-    check_mdevs,
+from pvnet.runtime.topology_base import Strict
+from pvnet.runtime.topology_lab import (
+    BridgeConfig,
+    BrokerConfig,
+    HypervisorConfig,
+    HypervisorVmc,
+    LabConfig,
+    ManagerConfig,
 )
+from pvnet.runtime.topology_mdev import MdevConfig, MdevHostConfig, MdevParentConfig, check_mdevs
 from pvnet.runtime.topology_net import SwitchConfig, VbusDeviceConfig, VenetConfig
 from pvnet.runtime.topology_net_check import LINK_PREFIX, check_network
 from pvnet.runtime.topology_novalink import NovalinkConfig
+from pvnet.runtime.topology_partition import CrqPair, PartitionConfig, PartitionVmc, ScmConfig
 from pvnet.runtime.topology_system import (
     MEMORY_DEFAULT,
     MEMORY_MAX,
     PROCESSORS_DEFAULT,
     PROCESSORS_MAX,
-    Label,
     ProcessorsConfig,
     SystemConfig,
-    Uuid,
     made_uuid,
 )
+
+__all__ = [
+    "BRIDGE",
+    "BROKER",
+    "DEFAULT_DASD",
+    "DEFAULT_DISK",
+    "DEFAULT_SERIAL",
+    "HYPERVISOR",
+    "SCM_DRC_BASE",
+    "SUPERVISOR",
+    "BridgeConfig",
+    "BrokerConfig",
+    "CrqPair",
+    "HypervisorConfig",
+    "HypervisorVmc",
+    "LabConfig",
+    "ManagerConfig",
+    "MdevConfig",
+    "MdevHostConfig",
+    "MdevParentConfig",
+    "NovalinkConfig",
+    "PartitionConfig",
+    "PartitionVmc",
+    "ProcessorsConfig",
+    "ScmConfig",
+    "SwitchConfig",
+    "SystemConfig",
+    "Topology",
+    "VbusDeviceConfig",
+    "VenetConfig",
+    "default_topology",
+    "json_schema",
+]
 
 HYPERVISOR: Final = "hypervisor"
 """Node name of the hypervisor."""
@@ -63,241 +94,6 @@ _MANAGER_MTU: Final = 1024
 _NOVALINK_MTU: Final = 4096
 SCM_DRC_BASE: Final = 0x90000000
 """DRC index of a partition's first SCM device, as QEMU numbers them."""
-
-
-def _check_snoop(value: str) -> str:
-    try:
-        return str(parse_snoop(value))
-    except ConfigError:
-        raise ValueError('"pcapng:FILE" or "pcapng:|COMMAND"') from None
-
-
-class LabConfig(Strict):
-    """The lab as a whole."""
-
-    name: Name = "lab"
-    """Name of the lab: a level of every topic, and what ``--lab`` means."""
-    ready_timeout_s: float = Field(default=20.0, gt=0, le=600)
-    """Longest wait for one node to say that it serves."""
-    stop_timeout_s: float = Field(default=5.0, gt=0, le=600)
-    """Longest wait for one node to end by itself before it is killed."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least important lines that the nodes log."""
-    unix: bool = True
-    """Whether processes of one host may talk over unix sockets instead of the broker."""
-    snoop: Annotated[str, AfterValidator(_check_snoop)] | None = None
-    """Where every node records its messages: ``"pcapng:FILE"`` (relative to the topology file; each node puts its name
-    into it), or ``"pcapng:|COMMAND"``.  ``PVNET_SNOOP`` in the environment has precedence."""
-
-
-class BrokerConfig(Strict):
-    """Which broker: ``auto`` takes mosquitto when it is installed, else the embedded one; or the address of one."""
-
-    use: str = Field(default="auto", pattern=r"^(auto|embedded|mosquitto|mqtts?://.+)$")
-    """``auto``, ``embedded``, ``mosquitto``, or the address of a broker that runs already.
-
-    A mosquitto of one's own needs ``set_tcp_nodelay true`` (else a round trip takes 40 ms and more)."""
-    port: int = Field(default=0, ge=0, le=65535)
-    """Port of a broker that the lab starts; 0 takes a free one.  It listens on loopback only."""
-    ca_file: str | None = None
-    """PEM file of the CA that signed the broker's certificate (``mqtts://``); relative to the topology file."""
-    username: str | None = None
-    """User at a broker that runs already."""
-    password: str | None = Field(default=None, repr=False)
-    """Its password; better in a file of its own."""
-    password_file: str | None = None
-    """File whose first line is the password; relative to the topology file."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        remote = "://" in self.use
-        if not remote and (self.ca_file or self.username or self.password or self.password_file):
-            raise ValueError('ca_file, username and password only with use = "mqtt://..." or "mqtts://..."')
-        if remote and self.port:
-            raise ValueError("the port inside the address, not as port = ...")
-        if self.password is not None and self.password_file is not None:
-            raise ValueError("password or password_file, not both")
-        return self
-
-
-class HypervisorVmc(Strict):
-    """What the hypervisor offers on the virtual management channel.  Spec: vmc 3.6, 5."""
-
-    max_hmcs: int = Field(default=8, ge=1, le=254)
-    """HMC connections at once; in force is the smaller of both sides' numbers, here and below."""
-    pool_size: int = Field(default=32, ge=2, le=64)
-    """Buffers of one HMC connection."""
-    max_mtu: int = Field(default=4096, ge=32, le=16384)
-    """Longest message in bytes."""
-    crq_slots: int = Field(default=256, ge=2, le=4096)
-    """Size of its own CRQ as told in the capabilities exchange."""
-    buffers_per_session: int = Field(default=8, ge=1, le=64)
-    """How many buffers it adds when an HMC connection opens."""
-    raw_payload: Literal["echo", "discard"] = "echo"
-    """What happens to a message that is neither a router message nor one of pvnet's own commands.
-
-    With ``discard`` nothing comes back: after a few messages a session has no buffer left (EBUSY), until it is
-    closed."""
-
-
-class HypervisorConfig(Strict):
-    """The hypervisor."""
-
-    profile: Literal["lopar", "qemu"] = "lopar"
-    """Whose answers to hcalls: LoPAR's, or the laxer ones of QEMU (which has no H_COPY_RDMA, hence no VMC)."""
-    vmc: HypervisorVmc = HypervisorVmc()
-    """Its side of the virtual management channel."""
-    restart: Restart = Restart()
-    """What happens when its process ends by itself."""
-
-
-class PartitionVmc(Strict):
-    """The VMC adapter of the management partition; limits as the Linux driver's module parameters.  Spec: vmc 5."""
-
-    unit: Unit = Field(default=0x30000000, validate_default=True)
-    """Unit address of the adapter."""
-    max_hmcs: int = Field(default=4, ge=1, le=254)
-    """HMC connections at once.  The Linux driver allows 1 (its default) or 2; dialect ``linux`` keeps to that."""
-    pool_size: int = Field(default=32, ge=16, le=64)
-    """Buffers of one HMC connection."""
-    max_mtu: int = Field(default=4096, ge=4096, le=16384)
-    """Longest message in bytes."""
-    dialect: Literal["hardened", "linux", "lopar"] = "hardened"
-    """Status numbers and conduct of the driver: see the dialects in the VMC document."""
-    listen: list[str] = Field(default_factory=list, max_length=16)
-    """Sockets at which other programs find ``/dev/ibmvmc``: ``"unix:PATH"`` (relative to the topology file),
-    ``"tcp:HOST:PORT"``; beyond loopback ``"tcp:HOST:PORT?ca=FILE&cert=FILE&key=FILE"``."""
-
-
-class ScmConfig(Strict):
-    """A storage-class-memory device of a partition, kept in files."""
-
-    type: Literal["nvdimm", "spapr-nvdimm"] = "spapr-nvdimm"
-    """``spapr-nvdimm`` has to be flushed by H_SCM_FLUSH; ``nvdimm`` is durable by itself."""
-    size: BigSize = Field(default=256 << 20, validate_default=True)
-    """A multiple of ``block_size``; the file behind it is sparse."""
-    block_size: BigSize = Field(default=256 << 20, validate_default=True)
-    """Unit of bind and unbind, a power of two; QEMU's is 256MiB."""
-    label_size: BigSize = Field(default=128 << 10, validate_default=True)
-    """Size of the metadata (label) area."""
-    drc: Unit | None = None
-    """DRC index; without one 0x90000000, 0x90000001 ... in the order of the file."""
-    profile: Literal["qemu", "phyp"] = "qemu"
-    """``qemu`` answers exactly as QEMU does; ``phyp`` keeps bindings, works in steps and has statistics."""
-    driver: Literal["hardened", "linux"] = "hardened"
-    """Conduct of the partition's driver: bounded and checked, or as Linux' ``papr_scm``."""
-    backing: str | None = None
-    """File of the blocks, relative to the topology file (the labels beside it, with ``.labels`` added); without one
-    they live as long as the lab."""
-    unarmed: bool = False
-    """Whether its health says that it cannot save its contents at a power loss."""
-    readonly: bool = False
-    """Whether writing its metadata fails."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.block_size & (self.block_size - 1):
-            raise ValueError("a block_size that is a power of two")
-        if self.size % self.block_size:
-            raise ValueError(f"a size that is a multiple of block_size ({self.block_size} bytes)")
-        return self
-
-
-class PartitionConfig(Strict):
-    """One logical partition: a process with its own memory."""
-
-    name: Name
-    """Name of the partition and of its process."""
-    lpar_id: int | None = Field(default=None, ge=1, le=65535)
-    """Its number; without one the next free, from 1."""
-    label: Label | None = None
-    """Its name for people and management software; without one ``name``."""
-    uuid: Uuid | None = None
-    """Its UUID; without one made from the names of lab and partition."""
-    type: Literal["aix-linux", "os400"] = "aix-linux"
-    """Kind of operating system that management software is told."""
-    memory: Size = Field(default=16 << 20)
-    """Size of its memory: ``"16MiB"`` or bytes; 1028KiB to 64GiB, a multiple of 4096."""
-    min_memory: Size | None = None
-    """Least memory that management software may give it; without it as ``memory``."""
-    max_memory: Size | None = None
-    """Most memory that management software may give it; without it as ``memory``."""
-    processors: ProcessorsConfig = ProcessorsConfig()
-    """Its processors, as management software sees them."""
-    management: bool = False
-    """Whether it has the VMC adapter; at most one partition."""
-    vmc: PartitionVmc | None = None
-    """Only the management partition has one; it gets the default when none is written."""
-    autostart: bool = True
-    """Whether it is powered on with the lab."""
-    restart: Restart = Restart()
-    """What happens when its process ends by itself."""
-    scm: list[ScmConfig] = Field(default_factory=list)
-    """Storage-class-memory devices: ``[[partition.scm]]``, once per device."""
-    venet: list[VenetConfig] = Field(default_factory=list)
-    """Virtual Ethernets: ``[[partition.venet]]``, once per device."""
-    devices: list[VbusDeviceConfig] = Field(default_factory=list, alias="device")
-    """Other vbus devices: ``[[partition.device]]``, once per device."""
-    vfio_user: list[SocketPath] = Field(default_factory=list)
-    """Sockets of foreign vfio-user servers whose devices the partition uses, relative to the topology file."""
-
-    @property
-    def shown_label(self) -> str:
-        """Its name for people."""
-        return self.label or self.name
-
-    @model_validator(mode="after")
-    def _memory_ordered(self) -> Self:
-        low, high = self.min_memory or self.memory, self.max_memory or self.memory
-        if not low <= self.memory <= high:
-            raise ValueError("min_memory <= memory <= max_memory")
-        return self
-
-
-class CrqPair(Strict):
-    """A CRQ between two partitions: ``partition:unit`` on each end."""
-
-    a: str = Field(pattern=r"^[^:]+:[^:]+$")
-    """One end, such as ``"lpar1:0x30000010"``."""
-    b: str = Field(pattern=r"^[^:]+:[^:]+$")
-    """The other end."""
-
-    @model_validator(mode="after")
-    def _ends_parse(self) -> Self:
-        self.ends()
-        return self
-
-    def ends(self) -> tuple[tuple[str, UnitAddress], tuple[str, UnitAddress]]:
-        """Both ends as (partition, unit address)."""
-        return _crq_end(self.a), _crq_end(self.b)
-
-
-def _crq_end(text: str) -> tuple[str, UnitAddress]:
-    partition, _, unit = text.partition(":")
-    try:
-        return partition, check_unit(int(unit, 0))
-    except ValueError:
-        raise ValueError(f'"partition:unit" such as "lpar1:0x30000010", not {text!r}') from None
-
-
-class ManagerConfig(Strict):
-    """The management application."""
-
-    name: Name = "manager"
-    """Name of its process."""
-    hmc_id: Annotated[str, AfterValidator(check_hmc_id)] = "pvnet-manager"
-    """Id of its connection: 1 to 32 bytes of text, padded with zero bytes to 32 on the wire."""
-    restart: Restart = Restart()
-    """What happens when its process ends by itself."""
-
-
-class BridgeConfig(Strict):
-    """The vbus host and network bridge; there is one when a partition has a device or there is a switch."""
-
-    restart: Restart = Restart()
-    """What happens when its process ends by itself."""
-    loop_guard: bool = True
-    """Whether switches look for loops in the network (by frames of their own, and by addresses that jump)."""
 
 
 class Topology(Strict):

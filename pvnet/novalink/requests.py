@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from itertools import islice
 from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -266,7 +267,7 @@ class _Fields:
 
     def unused(self) -> tuple[str, ...]:
         """Return the paths that nobody asked for."""
-        return (*(path for path in self._values if path not in self._used), *self._foreign)[:IGNORED_MAX]
+        return (*(path for path in self._values if path not in self._used), *self._foreign)
 
 
 def _plain(value: str) -> str:
@@ -451,7 +452,8 @@ def create_partition(data: bytes, view: View) -> Parsed[CreatePartition]:
         if not re.fullmatch(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", uuid):
             raise _invalid("PartitionUUID", uuid, "a UUID")
         command.uuid = uuid.lower()
-    return Parsed(command, fields.unused())
+    likely = Partition(label=command.label, memory_bytes=command.memory_bytes, processors=command.processors)
+    return Parsed(command, _without_effect(fields, _Fields(logical_partition(view, likely).content)))
 
 
 def _type(value: str | None) -> str:
@@ -476,7 +478,14 @@ def _refuse_read_only(changed: Iterable[str], given: _Fields, served: _Fields, s
 
 
 def _unknown(given: _Fields, served: _Fields, settable: frozenset[str]) -> tuple[str, ...]:
-    return tuple(path for path in given.unused() if not served.all(path) and path not in settable)
+    unknown = (path for path in given.unused() if not served.all(path) and path not in settable)
+    return tuple(islice(unknown, IGNORED_MAX))
+
+
+def _without_effect(given: _Fields, served: _Fields) -> tuple[str, ...]:
+    """Return the paths that nobody asked for, and that the object's document will not say like that."""
+    lost = (path for path in given.unused() if not _all_same(given.all(path), served.all(path)))
+    return tuple(islice(lost, IGNORED_MAX))
 
 
 def modify_partition(data: bytes, view: View, partition: Partition) -> Parsed[ModifyPartition | None]:
@@ -561,7 +570,7 @@ def create_adapter(data: bytes, view: View, partition: Partition) -> Parsed[Crea
     supported = fields.get("TaggedVLANSupported")
     if supported is not None:
         _flag("TaggedVLANSupported", supported)
-    return Parsed(command, fields.unused())
+    return Parsed(command, fields.unused()[:IGNORED_MAX])
 
 
 def modify_adapter(data: bytes, view: View, partition: Partition, adapter: Adapter) -> Parsed[ModifyAdapter | None]:
@@ -593,4 +602,4 @@ def create_switch(data: bytes, view: View) -> Parsed[CreateSwitch]:
         raise _invalid("SwitchMode", mode, "Veb")
     if any(label_of(s) == label for s in view.switches):
         raise RequestError(409, "Already exists", f"SwitchName: there is a switch {_shown(label)}")
-    return Parsed(CreateSwitch(label=_label("SwitchName", label)), fields.unused())
+    return Parsed(CreateSwitch(label=_label("SwitchName", label)), fields.unused()[:IGNORED_MAX])

@@ -19,7 +19,8 @@ from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
 from pvnet.novalink import atom
-from pvnet.novalink.api_http import JSON_TYPE, ApiError, NoPlatformError, Request, Response
+from pvnet.novalink.api_http import ApiError, NoPlatformError, Request, Response
+from pvnet.novalink.catalog import explain
 from pvnet.novalink.errors import http_error
 from pvnet.novalink.event_documents import EventType
 from pvnet.novalink.events import EventQueues
@@ -162,23 +163,14 @@ class Api:
             found = pattern.fullmatch(request.path)
             if found is not None:
                 if route.method == request.method:
-                    try:
-                        named = found.groupdict().items()
-                        return route, {name: unquote(value, errors="strict") for name, value in named}
-                    except UnicodeDecodeError:
-                        raise ApiError(400, f"path: expected UTF-8 in {request.path[:200]!r}") from None
+                    return route, _named(found)
                 allowed.add(route.method)
         if not allowed:
-            raise self._unknown(request)
+            raise ApiError(404, explain(request.path), reason="Unknown resource")
         names = ", ".join(sorted(allowed))
         error = ApiError(405, f"{request.method} is not possible at {request.path[:200]}; expected one of: {names}")
         error.headers = {"Allow": names}
         raise error
-
-    def _unknown(self, request: Request) -> ApiError:
-        what = request.path.removeprefix(UOM_ROOT).lstrip("/")[:200] or request.path[:200]
-        text = f"There is no resource {what}. What this service has is listed by: pvnet supported novalink"
-        return ApiError(404, text, reason="Unknown resource")
 
     def _log_on(self, request: Request) -> LogOn:
         token = request.headers.get("x-api-session", "").strip()
@@ -296,9 +288,13 @@ class Api:
             self._cache.clear()
         self._cache[key, base] = document
 
-    def json(self, body: bytes) -> Response:
-        """Answer with a JSON document."""
-        return Response(200, body, JSON_TYPE)
+
+def _named(found: re.Match[str]) -> dict[str, str]:
+    """Return what the path names; an expression stays quoted, since its quotes tell where its values end."""
+    try:
+        return {k: v if k == "search" else unquote(v, errors="strict") for k, v in found.groupdict().items()}
+    except UnicodeDecodeError:
+        raise ApiError(400, f"path: expected UTF-8 in {found.string[:200]!r}") from None
 
 
 def _same_etag(given: str, etag: str) -> bool:

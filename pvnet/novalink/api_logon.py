@@ -9,8 +9,8 @@ from pvnet.novalink import requests
 from pvnet.novalink.api import Api, Call, Route
 from pvnet.novalink.api_http import XML_TYPE, ApiError, Response
 from pvnet.novalink.event_documents import event_resource
-from pvnet.novalink.markup import Element, serialize
-from pvnet.novalink.names import EVENT, LOGON_RESPONSE, UOM_ROOT, WEB_NS, WEB_ROOT
+from pvnet.novalink.logon_documents import logon_response
+from pvnet.novalink.names import EVENT, UOM_ROOT, WEB_ROOT
 from pvnet.novalink.sessions import Failures, LogOn
 
 LOGON: Final = f"{WEB_ROOT}/Logon"
@@ -43,19 +43,19 @@ def logon_routes(keys: Keys, pause: Callable[[float], Awaitable[None]]) -> tuple
         asked = requests.logon_request(call.request.body)
         call.note(user=asked.user[:64])
         if asked.password is None:
-            token, path = keys.token(), ""
             if not call.request.local:
                 raise ApiError(403, "Log-on by a file is for programs of this machine, by HTTP. Send a Password.")
+            token = keys.token()
             path = keys.write(token, call.request.uid)
             keys.forget(api.log_ons.add(token, asked.user, api.clock(), file=path))
-            return _logged_on("X-API-SessionFile", path)
+            return _logged_on(logon_response(path=path))
         if not await keys.check(asked.user, asked.password):
             await pause(failures.failed(call.request.place, api.clock()))
             raise ApiError(401, "The user or the password is wrong.", reason="Log-on failed")
         failures.succeeded(call.request.place)
         token = keys.token()
         keys.forget(api.log_ons.add(token, asked.user, api.clock()))
-        return _logged_on("X-API-Session", token)
+        return _logged_on(logon_response(token=token))
 
     async def log_off(api: Api, call: Call) -> Response:
         assert call.log_on is not None, "the route is not open"
@@ -71,11 +71,8 @@ def logon_routes(keys: Keys, pause: Callable[[float], Awaitable[None]]) -> tuple
     )
 
 
-def _logged_on(name: str, value: str) -> Response:
-    metadata = Element(WEB_NS, "Metadata", children=(Element(WEB_NS, "Atom"),))
-    children = (metadata, Element(WEB_NS, name, text=value))
-    document = Element(WEB_NS, LOGON_RESPONSE, {"schemaVersion": "V1_0"}, children=children)
-    return Response(200, serialize(document), XML_TYPE, {"Cache-Control": "no-store"})
+def _logged_on(document: bytes) -> Response:
+    return Response(200, document, XML_TYPE, {"Cache-Control": "no-store"})
 
 
 async def _events(api: Api, call: Call) -> Response:

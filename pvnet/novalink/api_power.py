@@ -9,7 +9,8 @@ from pvnet.core.errors import PvnetError
 from pvnet.novalink import job_documents, requests
 from pvnet.novalink.api import Api, Call, Route
 from pvnet.novalink.api_http import ApiError, Response
-from pvnet.novalink.api_read import CHILD, PARTITION, partition_of, view_of
+from pvnet.novalink.api_read import partition_of, view_of
+from pvnet.novalink.catalog import CHILD, PARTITION
 from pvnet.novalink.jobs import Job
 from pvnet.novalink.names import LOGICAL_PARTITION, UOM_ROOT, label_of, partition_uuid
 from pvnet.novalink.requests import JobRequest

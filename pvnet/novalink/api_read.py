@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 from pvnet.novalink import resources
-from pvnet.novalink.api import Api, Call, Route
-from pvnet.novalink.api_http import ApiError, Response
+from pvnet.novalink.api import Api, Call, Handler, Route
+from pvnet.novalink.api_http import JSON_TYPE, ApiError, Response
+from pvnet.novalink.catalog import CHILD, EMPTY_KINDS, PARTITION, SYSTEM
 from pvnet.novalink.names import (
     CLIENT_NETWORK_ADAPTER,
     LOGICAL_PARTITION,
     MANAGED_SYSTEM,
     PERSISTENT_MEMORY_VOLUME,
     UOM_ROOT,
+    VIRTUAL_IO_SERVER,
     VIRTUAL_NETWORK,
     VIRTUAL_SWITCH,
     system_uuid,
 )
+from pvnet.novalink.quick import quick_all, quick_one, quick_property
 from pvnet.novalink.resources import View
+from pvnet.novalink.search import search
 from pvnet.pb.v1.management_pb2 import Adapter, Partition, Switch
-
-SYSTEM: Final = f"{UOM_ROOT}/{MANAGED_SYSTEM}/{{system}}"
-PARTITION: Final = f"{UOM_ROOT}/{LOGICAL_PARTITION}/{{partition}}"
-CHILD: Final = f"{SYSTEM}/{LOGICAL_PARTITION}/{{partition}}"
-EMPTY: Final = (
-    "VirtualIOServer",
-    "Cluster",
-    "SharedStoragePool",
-    "Tier",
-    "Group",
-    "ManagementConsole",
-    "LoadGroup",
-    "SharedProcessorPool",
-    "ReservedStorageDevicePool",
-    "HostEthernetAdapter",
-    "NetworkBridge",
-    "LinkAggregation",
-)
-"""Feeds that a client may ask for and that have nothing in them."""
 
 
 def no_such(kind: str, uuid: str) -> ApiError:
@@ -156,6 +142,37 @@ async def _network(api: Api, call: Call) -> Response:
     return api.entry(call, "", lambda: resources.virtual_network(view, *found))
 
 
+async def _search_partitions(api: Api, call: Call) -> Response:
+    view = await view_of(api, call)
+    every = (resources.logical_partition(view, p) for p in view.partitions)
+    found = search(call.parameters["search"], every)
+    return api.feed(call, lambda: found)
+
+
+async def _search_switches(api: Api, call: Call) -> Response:
+    view = await view_of(api, call)
+    found = search(call.parameters["search"], (resources.virtual_switch(view, s) for s in view.switches))
+    return api.feed(call, lambda: found)
+
+
+def _quick_all(kind: str) -> Handler:
+    async def show(api: Api, call: Call) -> Response:
+        return _json(quick_all(kind, await view_of(api, call)))
+
+    return show
+
+
+async def _quick(api: Api, call: Call) -> Response:
+    view = await view_of(api, call)
+    partition = partition_of(view, call) if "partition" in call.parameters else None
+    name = call.parameters["property"]
+    return _json(quick_one(view, partition) if name == "All" else quick_property(name, view, partition))
+
+
+def _json(value: object) -> Response:
+    return Response(200, json.dumps(value).encode(), JSON_TYPE)
+
+
 async def _empty(api: Api, call: Call) -> Response:
     await view_of(api, call)
     return Response(204)
@@ -163,7 +180,7 @@ async def _empty(api: Api, call: Call) -> Response:
 
 def _empty_routes() -> list[Route]:
     found = []
-    for kind in EMPTY:
+    for kind in EMPTY_KINDS:
         found.append(Route("GET", f"{UOM_ROOT}/{kind}", _empty))
         found.append(Route("GET", f"{SYSTEM}/{kind}", _empty))
     return found
@@ -174,12 +191,20 @@ READ_ROUTES: Final = (
     Route("GET", SYSTEM, _system),
     Route("GET", f"{UOM_ROOT}/{LOGICAL_PARTITION}", _partitions),
     Route("GET", f"{SYSTEM}/{LOGICAL_PARTITION}", _partitions),
+    Route("GET", f"{UOM_ROOT}/{LOGICAL_PARTITION}/search/{{search}}", _search_partitions),
+    Route("GET", f"{SYSTEM}/{LOGICAL_PARTITION}/search/{{search}}", _search_partitions),
+    Route("GET", f"{UOM_ROOT}/{MANAGED_SYSTEM}/quick/All", _quick_all(MANAGED_SYSTEM)),
+    Route("GET", f"{UOM_ROOT}/{LOGICAL_PARTITION}/quick/All", _quick_all(LOGICAL_PARTITION)),
+    Route("GET", f"{SYSTEM}/{LOGICAL_PARTITION}/quick/All", _quick_all(LOGICAL_PARTITION)),
+    Route("GET", f"{SYSTEM}/{VIRTUAL_IO_SERVER}/quick/All", _quick_all(VIRTUAL_IO_SERVER)),
+    Route("GET", f"{SYSTEM}/quick/{{property}}", _quick),
     Route("GET", PARTITION, _partition),
     Route("GET", CHILD, _partition),
     *(
         route
         for place in (PARTITION, CHILD)
         for route in (
+            Route("GET", f"{place}/quick/{{property}}", _quick),
             Route("GET", f"{place}/{CLIENT_NETWORK_ADAPTER}", _adapters),
             Route("GET", f"{place}/{CLIENT_NETWORK_ADAPTER}/{{adapter}}", _adapter),
             Route("GET", f"{place}/{PERSISTENT_MEMORY_VOLUME}", _volumes),
@@ -187,6 +212,7 @@ READ_ROUTES: Final = (
         )
     ),
     Route("GET", f"{SYSTEM}/{VIRTUAL_SWITCH}", _switches),
+    Route("GET", f"{SYSTEM}/{VIRTUAL_SWITCH}/search/{{search}}", _search_switches),
     Route("GET", f"{SYSTEM}/{VIRTUAL_SWITCH}/{{switch}}", _switch),
     Route("GET", f"{SYSTEM}/{VIRTUAL_NETWORK}", _networks),
     Route("GET", f"{SYSTEM}/{VIRTUAL_NETWORK}/{{network}}", _network),

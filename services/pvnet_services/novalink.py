@@ -21,6 +21,7 @@ from pvnet.client.session import VmcSession
 from pvnet.core.errors import PvnetError, UnavailableError
 from pvnet.novalink import certs, passwords
 from pvnet.novalink.api import PLATFORM_WAIT_S, Api
+from pvnet.novalink.api_change import CHANGE_ROUTES
 from pvnet.novalink.api_http import NoPlatformError
 from pvnet.novalink.api_logon import Keys, logon_routes
 from pvnet.novalink.api_power import POWER_ROUTES
@@ -93,7 +94,7 @@ class NovalinkNode:
         from pvnet_services.novalink_listen import HttpServer, Listener, Table
 
         keys = Keyring(users, self.directory / "novalink")
-        for routes in (logon_routes(keys, asyncio.sleep), READ_ROUTES, POWER_ROUTES):
+        for routes in (logon_routes(keys, asyncio.sleep), READ_ROUTES, POWER_ROUTES, CHANGE_ROUTES):
             self.api.add_routes(routes)
         front = Front(self.api.answer, mode=self.config.mode)
         table = Table(self.config.max_connections)

@@ -14,7 +14,7 @@ from pvnet.core.machine import Note
 from pvnet.runtime.clock import is_virtual
 from pvnet.runtime.log import LEVELS
 from pvnet.vbus.packet import NetPort, Packet
-from pvnet.vbus.switch import Switch, SwitchOptions
+from pvnet.vbus.switch import VLAN_DEFAULT, Switch, SwitchOptions
 from pvnet.vbus.switch_table import SwitchPort
 
 _log = structlog.get_logger()
@@ -57,13 +57,13 @@ class RunningSwitch:
         port.receive = lambda packets: receive(plugged, packets, now())
         return plugged
 
-    def plug_sink(self, port: NetPort, *, mirror: bool = False) -> SwitchPort:
-        """Join a port that only takes; as a mirror it gets a copy of everything.
+    def plug_sink(self, port: NetPort, *, mirror: bool = False, vlan: int = VLAN_DEFAULT) -> SwitchPort:
+        """Join a port that only takes; as a mirror it gets a copy of everything, whatever its VLAN.
 
         Raises:
-            LocalError: a port of this name is there.
+            LocalError: a port of this name is there, or no such VLAN can be.
         """
-        plugged = self.switch.plug(port, mirror=mirror)
+        plugged = self.switch.plug(port, mirror=mirror, vlan=vlan)
         self._plugged[port.name] = plugged
         return plugged
 
@@ -74,6 +74,15 @@ class RunningSwitch:
             return False
         self.switch.unplug(plugged)
         return True
+
+    def set_vlan(self, name: str, vlan: int) -> None:
+        """Put the port of this name into another VLAN, if it is there.
+
+        Raises:
+            LocalError: no such VLAN can be.
+        """
+        if name in self._plugged:
+            self.switch.set_vlan(self._plugged[name], vlan)
 
     def free_name(self, base: str) -> str:
         """Return ``base``, or with ``#2`` and so on what no port is named yet."""

@@ -13,6 +13,7 @@ from pvnet.capture.model import LINKTYPE_ETHERNET, Direction, Interface
 from pvnet.capture.snoop import SnoopSink
 from pvnet.net.running_switch import PacketSource, RunningSwitch
 from pvnet.vbus.packet import NetPort, Packet
+from pvnet.vbus.switch import VLAN_DEFAULT
 from pvnet.vbus.switch_table import SwitchPort
 
 
@@ -68,9 +69,10 @@ class SnoopedSwitch(RunningSwitch):
         port.receive = snooped.came
         return plugged
 
-    def plug_sink(self, port: NetPort, *, mirror: bool = False) -> SwitchPort:
+    def plug_sink(self, port: NetPort, *, mirror: bool = False, vlan: int = VLAN_DEFAULT) -> SwitchPort:
         """Join a port that only takes, and record what; raises as :meth:`RunningSwitch.plug_sink`."""
-        return super().plug_sink(port if isinstance(port, _SnoopedPort) else self._snooped(port), mirror=mirror)
+        snooped = port if isinstance(port, _SnoopedPort) else self._snooped(port)
+        return super().plug_sink(snooped, mirror=mirror, vlan=vlan)
 
     def _snooped(self, port: NetPort) -> _SnoopedPort:
         interface = Interface(f"{self._node}/{port.name}", LINKTYPE_ETHERNET, f"frames of the switch port {port.name}")

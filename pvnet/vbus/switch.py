@@ -4,6 +4,8 @@ What it does to a batch of packets from one port: learn the source addresses, fi
 destination its packets in one call.  Frames to a group or to an address that nobody has shown go to all other ports.
 Nothing ever leaves through the port that it came from.
 
+* Every port is in one VLAN, and only ports of the same one reach each other; each VLAN has a table of addresses of its
+  own, of ``table_size``.  A tag inside of a frame is part of what it carries.
 * An address is forgotten after ``ageing_s`` without a frame from it; of more than ``table_size`` addresses the one that
   was silent for longest goes.  (A frame renews its address at most once a second, so both are exact to a second.)
 * What a port sends to everybody is limited (``flood_limit`` packets a second, and as many at once).
@@ -11,7 +13,8 @@ Nothing ever leaves through the port that it came from.
   others it is finished once, however many they are.
 * 01:80:C2:00:00:00 to 0F are never forwarded (IEEE 802.1Q 8.6.3), nor frames from a group address.
 * A mirror port sees every packet that comes in, takes part in nothing else and is not probed.
-* Loops: :mod:`pvnet.vbus.switch_loops`.
+* Loops: :mod:`pvnet.vbus.switch_loops`.  A probe that comes in at a port of another VLAN is a frame like others: who
+  joins two VLANs has made no loop yet.
 
 Every drop is counted at a port under its :class:`~pvnet.vbus.offload.DropReason`: at the sender if the frame was bad or
 unwanted, at the receiver if that did not take it.  Like every machine the switch has no clock: ``now`` is in seconds,
@@ -34,6 +37,8 @@ from pvnet.vbus.switch_table import AddressTable, SwitchPort, mac_text
 _RESERVED: Final = b"\x01\x80\xc2\x00\x00"
 _NO_SOURCE: Final = bytes(6)
 _VLAN: Final = (b"\x81\x00", b"\x88\xa8")
+VLAN_DEFAULT: Final = 1
+VLAN_MAX: Final = 4094
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +69,45 @@ class Switch:
         self._ports: list[SwitchPort] = []
         self._mirrors: list[SwitchPort] = []
         self._number = 0
-        self._table = AddressTable(self.options.ageing_s, self.options.table_size)
+        self._tables: dict[int, AddressTable] = {}
+        """By VLAN that a port is in, or was."""
         self._probe_at: float | None = None
         self.loops = 0
 
-    def plug(self, port: NetPort, *, mirror: bool = False) -> SwitchPort:
+    def plug(self, port: NetPort, *, mirror: bool = False, vlan: int = VLAN_DEFAULT) -> SwitchPort:
         """Add a port and return what :meth:`receive` wants to know it by.
 
         Raises:
-            LocalError: a port of this name is there.
+            LocalError: a port of this name is there, or no such VLAN can be.
         """
         if any(port.name == other.name for other in self._ports + self._mirrors):
             raise LocalError(f"the switch has a port {port.name!r} already")
         self._number += 1
-        plugged = SwitchPort(port, self._number, mirror=mirror, flood_limit=self.options.flood_limit)
+        plugged = SwitchPort(
+            port, self._number, self._table(vlan), vlan=vlan, mirror=mirror, flood_limit=self.options.flood_limit
+        )
         (self._mirrors if mirror else self._ports).append(plugged)
         self._note(Note("port_plugged", (("port", plugged.name),), "info"))
         return plugged
+
+    def _table(self, vlan: int) -> AddressTable:
+        if not 1 <= vlan <= VLAN_MAX:
+            raise LocalError(f"VLAN {vlan}: expected 1 to {VLAN_MAX}")
+        table = self._tables.get(vlan)
+        if table is None:
+            table = self._tables[vlan] = AddressTable(self.options.ageing_s, self.options.table_size)
+        return table
+
+    def set_vlan(self, port: SwitchPort, vlan: int) -> None:
+        """Put a port that is plugged in into another VLAN.
+
+        Raises:
+            LocalError: no such VLAN can be.
+        """
+        table = self._table(vlan)
+        if vlan != port.vlan:
+            self.forget(port)
+            port.vlan, port.table = vlan, table
 
     def unplug(self, port: SwitchPort) -> None:
         """Remove a port and forget the addresses behind it; what still comes from it is dropped."""
@@ -93,11 +120,11 @@ class Switch:
 
     def forget(self, port: SwitchPort) -> None:
         """Forget the addresses behind a port, for instance because its link went down."""
-        self._table.forget(port)
+        port.table.forget(port)
 
     def receive(self, source: SwitchPort, packets: list[Packet], now: float) -> None:
         """Switch packets that came in at ``source``; their memory is not needed any more when this returns."""
-        table = self._table
+        table = source.table
         if now >= table.sweep_at:
             table.sweep(now)
         source.rx_packets += len(packets)
@@ -150,7 +177,12 @@ class Switch:
                     last_head = head
                     continue
             if everybody is None:
-                everybody = [port for port in self._ports if port is not source and port.blocked_until is None]
+                vlan = source.vlan
+                everybody = [
+                    port
+                    for port in self._ports
+                    if port is not source and port.blocked_until is None and port.vlan == vlan
+                ]
             if not everybody:
                 source.drops[DropReason.NO_PORT] += 1
             elif not source.may_flood(now):
@@ -179,12 +211,13 @@ class Switch:
         if address[0] & 1 or address == _NO_SOURCE:
             source.drops[DropReason.BAD_SOURCE] += 1
             return False
-        learned = self._table.learn(address, source, now, self.options.flap_limit, self.options.block_s)
+        table = source.table
+        learned = table.learn(address, source, now, self.options.flap_limit, self.options.block_s)
         if not learned:
             source.drops[DropReason.FLAPPING] += 1
-        moved = self._table.newly_held
+        moved = table.newly_held
         if moved is not None:
-            self._table.newly_held = None
+            table.newly_held = None
             self.loops += 1
             home, other = moved
             fields = (("sign", "flapping"), ("address", mac_text(address)), ("port", home.name), ("other", other.name))
@@ -206,6 +239,8 @@ class Switch:
         sender = next((port for port in self._ports if port.number == number), None)
         if sender is None:
             return True
+        if sender.vlan != source.vlan:
+            return False
         later = max(sender, source, key=lambda port: port.number)
         fresh = later.blocked_until is None
         later.blocked_until = now + self.options.block_s
@@ -275,8 +310,9 @@ class Switch:
 
     def tick(self, now: float) -> None:
         """Do what is due: forget old addresses, free blocked ports, send probes."""
-        if now >= self._table.sweep_at:
-            self._table.sweep(now)
+        for table in self._tables.values():
+            if now >= table.sweep_at:
+                table.sweep(now)
         for port in self._ports:
             if port.blocked_until is not None and now >= port.blocked_until:
                 port.blocked_until = None
@@ -295,17 +331,17 @@ class Switch:
         due = [port.blocked_until for port in self._ports if port.blocked_until is not None]
         if self.options.probe_interval_s:
             due.append(self._probe_at if self._probe_at is not None else 0.0)
-        if self._table.entries:
-            due.append(self._table.sweep_at)
+        due += [table.sweep_at for table in self._tables.values() if table.entries]
         return min(due) if due else None
 
     def shown(self, now: float) -> dict[str, object]:
-        """Return ports with counters, the address table and the totals, as plain values for JSON."""
+        """Return ports with counters, the address tables and the totals, as plain values for JSON."""
+        tables = [table for _, table in sorted(self._tables.items())]
         return {
             "ports": [port.shown(now) for port in self._ports + self._mirrors],
-            "addresses": self._table.shown(now),
-            "moves": self._table.moves,
-            "evicted": self._table.evicted,
+            "addresses": [each for table in tables for each in table.shown(now)],
+            "moves": sum(table.moves for table in tables),
+            "evicted": sum(table.evicted for table in tables),
             "loops": self.loops,
             "mac": mac_text(self._prober.mac),
         }

@@ -27,10 +27,15 @@ class SwitchPort:
 
     __slots__ = (
         "_flood_at", "_flood_left", "_flood_limit", "blocked_until", "drops", "mirror", "mute", "name", "net_port",
-        "number", "rx_bytes", "rx_packets", "tx_bytes", "tx_packets",
+        "number", "rx_bytes", "rx_packets", "table", "tx_bytes", "tx_packets", "vlan",
     )  # fmt: skip
 
-    def __init__(self, net_port: NetPort, number: int, *, mirror: bool, flood_limit: int) -> None:
+    def __init__(
+        self, net_port: NetPort, number: int, table: AddressTable, *, vlan: int, mirror: bool, flood_limit: int
+    ) -> None:
+        self.vlan = vlan
+        self.table = table
+        """Addresses in its VLAN."""
         self.net_port = net_port
         self.name = net_port.name
         self.number = number
@@ -63,6 +68,7 @@ class SwitchPort:
             "state": "mirror" if self.mirror else "ok" if blocked_s is None else f"blocked, {blocked_s:.0f} s",
             "mtu": self.net_port.mtu,
             "mirror": self.mirror,
+            "vlan": None if self.mirror else self.vlan,
             "rx_packets": self.rx_packets,
             "rx_bytes": self.rx_bytes,
             "tx_packets": self.tx_packets,
@@ -74,7 +80,7 @@ class SwitchPort:
 
 UNPLUGGED: Final = {
     "state": "not plugged in", "mirror": False, "rx_packets": 0, "rx_bytes": 0, "tx_packets": 0, "tx_bytes": 0,
-    "blocked_s": None,
+    "blocked_s": None, "vlan": 1,
 }  # fmt: skip
 """What :meth:`SwitchPort.shown` would say of a port that is not plugged in, without its name and its MTU."""
 
@@ -162,6 +168,11 @@ class AddressTable:
     def shown(self, now: float) -> list[dict[str, object]]:
         """Return the table as plain values, the most recent address first."""
         return [
-            {"address": mac_text(address), "port": entry.port.name, "age_s": round(max(0.0, now - entry.seen), 3)}
+            {
+                "address": mac_text(address),
+                "port": entry.port.name,
+                "vlan": entry.port.vlan,
+                "age_s": round(max(0.0, now - entry.seen), 3),
+            }
             for address, entry in reversed(self.entries.items())
         ]

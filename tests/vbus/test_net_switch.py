@@ -16,7 +16,7 @@ from pvnet.core.machine import Note
 from pvnet.vbus import switch as switch_module
 from pvnet.vbus.packet import ACCEPTS_ALL, ACCEPTS_CSUM, ACCEPTS_NOTHING, ACCEPTS_TAP, Offload, Packet, packet_of
 from pvnet.vbus.switch import Switch, SwitchOptions
-from pvnet.vbus.switch_table import SwitchPort
+from pvnet.vbus.switch_table import AddressTable, SwitchPort
 
 SECRET = bytes(range(16))
 
@@ -498,7 +498,7 @@ def test_a_random_life_against_a_plain_model(data):
 
 
 def test_a_port_shows_itself():
-    port = SwitchPort(Sink("p", mtu=9000), 1, mirror=False, flood_limit=1)
+    port = SwitchPort(Sink("p", mtu=9000), 1, AddressTable(300.0, 16), vlan=1, mirror=False, flood_limit=1)
     assert port.shown(0.0) == {
         "name": "p", "mtu": 9000, "mirror": False, "rx_packets": 0, "rx_bytes": 0, "tx_packets": 0, "tx_bytes": 0,
         "drops": {}, "blocked_s": None, "state": "ok",

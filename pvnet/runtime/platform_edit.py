@@ -115,7 +115,7 @@ def create_partition(topology: Topology, command: CreatePartition) -> tuple[Topo
             given[field] = _memory(topology, _FIELDS[field], value)
     if command.HasField("processors"):
         given["processors"] = processors_config(command.processors, ProcessorsConfig())
-    partition = _made(PartitionConfig, given)
+    partition = _made(PartitionConfig, given, whole="memory_bytes")
     owners = {topology.partition_uuid(p): p.name for p in topology.partitions}
     if (uuid := topology.partition_uuid(partition)) in owners:
         raise _invalid("uuid", f"{uuid} is that of {owners[uuid]!r}: expected one of its own")

@@ -253,8 +253,9 @@ class Supervisor:
     def use_topology(self, topology: Topology) -> None:
         """Take another topology of the same lab: its new nodes are off; nodes that it has no more must be.
 
-        :raises ConflictError: one of those is not off.  Nothing has changed then.
+        :raises ConflictError: one of those is not off, or the lab is shutting down.  Nothing has changed then.
         """
+        self._refuse_when_stopping()
         specs = {spec.name: spec for spec in node_specs(topology)}
         for name, node in self._nodes.items():
             if name in specs or name == BRIDGE:  # the bridge stays: somebody may make a switch again

@@ -44,8 +44,8 @@ PLATFORM_WAIT_S: Final = 5.0
 MIRROR_WAIT_S: Final = 5.0
 """How long an answer waits for the mirror to hear of what the request did."""
 RETRY_AFTER_S: Final = 2
-_CACHED: Final = 512
-_DOCUMENT_CACHED: Final = 1 << 20
+_CACHE_BYTES: Final = 16 << 20
+_POWER_AT_ONCE: Final = 2
 
 
 class Platform(Protocol):
@@ -120,7 +120,12 @@ class Api:
         self._routes: list[tuple[Route, re.Pattern[str]]] = []
         self._view: View | None = None
         self._cache: dict[tuple[str, str], tuple[str, bytes]] = {}
+        self._cached_bytes = 0
         self._made_at = 0.0
+        self.power_slots = asyncio.Semaphore(_POWER_AT_ONCE)
+        """For power commands: the rest of what a session can carry at once is for others."""
+        self.polls_ended = 0
+        """Grows when those who wait for events are to be answered at once."""
         self._changed = asyncio.Event()
 
     def add_routes(self, routes: tuple[Route, ...]) -> None:
@@ -185,7 +190,7 @@ class Api:
     async def view(self) -> View:
         """Return the platform as it is; ApiError when we have not heard of it yet."""
         if self._view is None:
-            await self._wait_mirror(lambda: self._view is not None, PLATFORM_WAIT_S)
+            await self.wait_mirror(lambda: self._view is not None, PLATFORM_WAIT_S)
         if self._view is None:
             raise NoPlatformError("There is no session to the platform yet.")
         return self._view
@@ -195,7 +200,7 @@ class Api:
         mirror = self.mirror
         assert mirror.system is not None, "it has had a picture"
         self._view = View(mirror.system, tuple(mirror.partitions.values()), tuple(mirror.switches.values()))
-        self._cache.clear()
+        self._forget_documents()
         self._made_at = self.wall_clock()
         for one in happened:
             self._publish(one)
@@ -232,12 +237,18 @@ class Api:
         except TimeoutError:
             return
 
+    def end_polls(self) -> None:
+        """Have those who wait for events answered: others need their connections."""
+        self.polls_ended += 1
+        self.ring()
+
     def ring(self) -> None:
-        """Wake who waits for events."""
+        """Wake who waits for something to change."""
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _wait_mirror(self, reached: Callable[[], bool], seconds: float) -> bool:
+    async def wait_mirror(self, reached: Callable[[], bool], seconds: float) -> bool:
+        """Wait until something is so, at most so many seconds; whether it is."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         while not reached():
@@ -251,7 +262,7 @@ class Api:
         """Run a command, and wait until the mirror has heard of what it did."""
         reply = await self.platform.run(command, timeout=timeout)
         if reply.status == ManagementReply.OK:
-            heard = await self._wait_mirror(lambda: self.mirror.revision >= reply.revision, MIRROR_WAIT_S)
+            heard = await self.wait_mirror(lambda: self.mirror.revision >= reply.revision, MIRROR_WAIT_S)
             self.counters["mirror_late"] += not heard
         return reply
 
@@ -282,11 +293,17 @@ class Api:
         return Response(200, found[1]) if found[1] else Response(204)
 
     def _keep(self, key: str, base: str, document: tuple[str, bytes]) -> None:
-        if not key or len(document[1]) > _DOCUMENT_CACHED:
+        if not key:
             return
-        if len(self._cache) >= _CACHED:
-            self._cache.clear()
-        self._cache[key, base] = document
+        self._cached_bytes += len(document[1]) + len(key)
+        if self._cached_bytes > _CACHE_BYTES:  # clients choose queries and host names: nobody fills our memory by them
+            self._forget_documents()
+        else:
+            self._cache[key, base] = document
+
+    def _forget_documents(self) -> None:
+        self._cache.clear()
+        self._cached_bytes = 0
 
 
 def _named(found: re.Match[str]) -> dict[str, str]:

@@ -84,13 +84,13 @@ async def _events(api: Api, call: Call) -> Response:
             f"expected QUEUE_CLIENTKEY_METHOD=USE_APPLICATIONID and a QUEUE_APPLICATIONID of at most {_APPLICATION_MAX}"
         )
         raise ApiError(400, f"Event: {text} characters.")
-    end = api.clock() + EVENT_WAIT_S
+    end, polls_ended = api.clock() + EVENT_WAIT_S, api.polls_ended
     while True:
         if call.request.gone():
             return Response(204)  # nobody is there any more: the events stay for who comes next
         found = api.events.poll(call.user, application, api.clock())
         left = end - api.clock()
-        if found or left <= 0 or not api.log_ons.has(call.log_on):
+        if found or left <= 0 or api.polls_ended != polls_ended or not api.log_ons.has(call.log_on):
             break
         await api.changed(left)
     return api.feed(call, lambda: [event_resource(event, call.request.base) for event in found])

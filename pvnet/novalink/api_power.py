@@ -62,7 +62,7 @@ async def _start(api: Api, call: Call) -> Response:
     request = requests.job_request(call.request.body, LOGICAL_PARTITION, operation)
     _, ignored = power_command(request, partition.name)  # what is wrong with it is said before there is a job
     call.note(ignored=ignored)
-    job = api.jobs.add(call.user, request, partition_uuid(partition), int(api.wall_clock() * 1000))
+    job = api.jobs.add(call.user, request, partition_uuid(partition), _now_ms(api))
     if job is None:
         raise ApiError(503, f"There are {len(api.jobs)} jobs under way; wait until one is done.", retry_after_s=5)
     task = api.platform.spawn(run(api, job, partition.name), f"job {job.number}")
@@ -71,15 +71,20 @@ async def _start(api: Api, call: Call) -> Response:
 
 
 async def run(api: Api, job: Job, name: str) -> None:
-    """Carry out a job."""
-    message = await _run(api, job, name)
-    api.jobs.finish(job, int(api.wall_clock() * 1000), message)
+    """Carry out a job; until it has its turn it can be cancelled."""
+    async with api.power_slots:
+        if api.jobs.begin(job, _now_ms(api)):
+            api.jobs.finish(job, _now_ms(api), await _run(api, job, name))
 
 
 async def _run(api: Api, job: Job, name: str) -> str:
     """Return what went wrong, or nothing."""
-    if not api.jobs.begin(job, int(api.wall_clock() * 1000)):
-        return job.message
+
+    def settled() -> bool:
+        partition = api.mirror.partitions.get(name)
+        return partition is None or partition.state != Partition.STOPPING
+
+    await api.wait_mirror(settled, api.power_s)
     partition = api.mirror.partitions.get(name)
     if partition is None:
         return f"The partition {name} has been deleted."
@@ -92,11 +97,14 @@ async def _run(api: Api, job: Job, name: str) -> str:
         return str(error)
     if reply.status == ManagementReply.OK:
         return ""
-    if reply.status == ManagementReply.CONFLICT:
-        now = api.mirror.partitions.get(name)
-        if now is not None and (why := refusal(job.request, now)):
-            return why  # somebody else was faster
+    now = api.mirror.partitions.get(name)
+    if reply.status == ManagementReply.CONFLICT and now is not None and (why := refusal(job.request, now)):
+        return why  # somebody else was faster
     return reply.text or ManagementReply.Status.Name(reply.status)
+
+
+def _now_ms(api: Api) -> int:
+    return int(api.wall_clock() * 1000)
 
 
 def _show(api: Api, call: Call, job: Job) -> Response:
@@ -128,7 +136,7 @@ async def _delete(api: Api, call: Call) -> Response:
 
 async def _cancel(api: Api, call: Call) -> Response:
     job = _job(api, call)
-    if not job.status.over and not api.jobs.cancel(job, int(api.wall_clock() * 1000)):
+    if not job.status.over and not api.jobs.cancel(job, _now_ms(api)):
         raise ApiError(409, f"Job {job.number} is {job.status.value}: its command is under way and cannot be undone.")
     return Response(204)
 

@@ -74,7 +74,7 @@ async def _systems(api: Api, call: Call) -> Response:
 
 async def _system(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
-    return api.entry(call, "system", lambda: resources.managed_system(view, api.mode))
+    return api.entry(call, MANAGED_SYSTEM, lambda: resources.managed_system(view, api.mode))
 
 
 async def _partitions(api: Api, call: Call) -> Response:
@@ -87,7 +87,8 @@ async def _partitions(api: Api, call: Call) -> Response:
 async def _partition(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
     partition = partition_of(view, call)
-    return api.entry(call, partition.name, lambda: resources.logical_partition(view, partition))
+    key = f"{LOGICAL_PARTITION}/{partition.name}"
+    return api.entry(call, key, lambda: resources.logical_partition(view, partition))
 
 
 async def _adapters(api: Api, call: Call) -> Response:

@@ -22,7 +22,7 @@ from pvnet.core.errors import PvnetError, UnavailableError
 from pvnet.novalink import certs, passwords
 from pvnet.novalink.api import PLATFORM_WAIT_S, Api
 from pvnet.novalink.api_change import CHANGE_ROUTES
-from pvnet.novalink.api_http import NoPlatformError
+from pvnet.novalink.api_http import ApiError, NoPlatformError
 from pvnet.novalink.api_logon import Keys, logon_routes
 from pvnet.novalink.api_power import POWER_ROUTES
 from pvnet.novalink.api_read import READ_ROUTES
@@ -41,6 +41,8 @@ _READ_S: Final = 20.0
 _COMMANDS_AT_ONCE: Final = 3
 """A session has few buffers, and each command that waits for its answer holds one; watching needs some, too."""
 _LOOPBACK: Final = "127.0.0.1"
+_SHUTDOWN_S: Final = 1.0
+_PAUSES_MAX: Final = 64
 _SWEEP_S: Final = 5.0
 _RETRY_S: Final = 0.1
 _RETRY_MAX_S: Final = 2.0
@@ -63,6 +65,7 @@ class NovalinkNode:
         power_s = 10.0 + 2 * (lab.ready_timeout_s + lab.stop_timeout_s)
         self.api = Api(self, mode=novalink.mode, log_ons=log_ons, first=int(time.time() * 1000), power_s=power_s)
         self._commands = asyncio.Semaphore(_COMMANDS_AT_ONCE)
+        self._pauses = 0
         self._close: list[Callable[[], Awaitable[None]]] = []
         self._counters: list[Callable[[], dict[str, object]]] = []
         endpoint.on("management", self._asked)  # before it starts: whoever sees our birth may call at once
@@ -94,10 +97,11 @@ class NovalinkNode:
         from pvnet_services.novalink_listen import HttpServer, Listener, Table
 
         keys = Keyring(users, self.directory / "novalink")
-        for routes in (logon_routes(keys, asyncio.sleep), READ_ROUTES, POWER_ROUTES, CHANGE_ROUTES):
+        for routes in (logon_routes(keys, self._pause), READ_ROUTES, POWER_ROUTES, CHANGE_ROUTES):
             self.api.add_routes(routes)
         front = Front(self.api.answer, mode=self.config.mode)
         table = Table(self.config.max_connections)
+        table.on_full.append(self.api.end_polls)
         server = HttpServer(front.handle, front.error_answer, table)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -115,6 +119,7 @@ class NovalinkNode:
             for listener in listeners:
                 await listener.close()
             table.end_all()
+            await server.shutdown(_SHUTDOWN_S)
             keys.close()
 
         self._close.append(close)
@@ -128,6 +133,16 @@ class NovalinkNode:
             await close()
         await self.keeper.stop()
         await self.endpoint.stop()
+
+    async def _pause(self, seconds: float) -> None:
+        """Let somebody wait who has failed to log on; ApiError 503: too many wait."""
+        if self._pauses >= _PAUSES_MAX:
+            raise ApiError(503, "Too many log-ons have failed; try again later.", retry_after_s=int(seconds) + 1)
+        self._pauses += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._pauses -= 1
 
     async def _sweep(self, keys: Keys) -> None:
         """Let go of what has expired, also when nobody asks for anything."""

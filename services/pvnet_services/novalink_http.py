@@ -29,7 +29,7 @@ class Front:
 
     def __init__(self, answer: Answer, *, mode: str) -> None:
         self._answer = answer
-        self._kind = {"X-MC-Type": mode.upper()}
+        self._kind = {"X-MC-Type": mode.upper(), "Server": "pvnet"}
         self._log = structlog.get_logger().bind(node="novalink")
         self.requests = 0
 
@@ -80,6 +80,7 @@ class Front:
             host = f"{local[0]}:{local[1]}" if local else "localhost"
         body = await self._body(incoming) if incoming.can_read_body else b""
         here = not entry.secure and entry.address[0].startswith("127.")
+        logs_on = incoming.method == "PUT" and path.endswith("/Logon")
         return Request(
             method=incoming.method,
             path=path,
@@ -90,7 +91,7 @@ class Front:
             target=incoming.raw_path[:2000],
             place=entry.address[0],
             local=here,
-            uid=uid_of(entry.address, local[:2]) if here and local and path.endswith("/Logon") else None,
+            uid=await asyncio.to_thread(uid_of, entry.address, local[:2]) if here and local and logs_on else None,
             gone=lambda: incoming.transport is None or incoming.transport.is_closing(),
         )
 

@@ -142,6 +142,8 @@ class Table:
     def __init__(self, most: int) -> None:
         self.most = most
         self.counters: Counter[str] = Counter()
+        self.on_full: list[Callable[[], None]] = []
+        """Told when no connection is idle and one more wants to come."""
         self._idle: OrderedDict[Entry, None] = OrderedDict()  # the one idle for longest first
         self._busy: set[Entry] = set()
         self._room = asyncio.Event()
@@ -159,6 +161,8 @@ class Table:
                 entry.end()
                 return
             self.counters["all_busy"] += 1
+            for callback in self.on_full:
+                callback()
             self._room.clear()
             await self._room.wait()
 

@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 import structlog
 
-# Reasons for which CI may skip a test.  Empty: .ci/run installs every program that a test needs.
-CI_MAY_SKIP: frozenset[str] = frozenset()
+_ABSENT = {"net-admin": "no permission for TAPs", "fuse": "/dev/fuse cannot be opened"}
+"""Why a test is skipped for a need that is no program."""
+
+# Reasons for which CI may skip a test: .ci/run installs every program, but a container may lack the device.
+CI_MAY_SKIP: frozenset[str] = frozenset({_ABSENT["fuse"]})
 
 _configure = structlog.configure
 
@@ -65,7 +68,9 @@ def may_net_admin() -> bool:
 
 
 def is_there(need: str) -> bool:
-    """Whether something that a test needs is there: a program, or ``net-admin``."""
+    """Whether something that a test needs is there: a program, ``net-admin``, or ``fuse``."""
+    if need == "fuse":
+        return os.access("/dev/fuse", os.R_OK | os.W_OK)
     return may_net_admin() if need == "net-admin" else find_program(need) is not None
 
 
@@ -77,7 +82,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         for program in marker.args:
             if not is_there(program):
-                pytest.skip("no permission for TAPs" if program == "net-admin" else f"{program} is not installed")
+                pytest.skip(_ABSENT.get(program, f"{program} is not installed"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -326,14 +326,15 @@ class MqttPort:
         The acknowledgement does not say that: amqtt forgets what it has acknowledged when a DISCONNECT follows at once.
         We are subscribed to our own state, so we hear it when it goes out.
         """
-        if self._client is not None and last_state is not None:
+        client = self._client  # it is None once the broker is lost, which may happen while we wait
+        if client is not None and last_state is not None:
             self._last_word = last_state
             with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
                 async with asyncio.timeout(_LAST_WORD_S):
-                    await self._client.publish(state_topic(self.lab, self.name), last_state, 1, retain=True)
+                    await client.publish(state_topic(self.lab, self.name), last_state, 1, retain=True)
                     await self._heard.wait()
                     if forget:  # an empty retained message is how MQTT forgets one
-                        await self._client.publish(state_topic(self.lab, self.name), b"", 1, retain=True)
+                        await client.publish(state_topic(self.lab, self.name), b"", 1, retain=True)
         await self._end()
 
     async def abort(self) -> None:

@@ -4,6 +4,7 @@
 #   make test              all tests            (ARGS=... goes to pytest; JOBS=1: one after another)
 #   make interop           fetch a foreign hypervisor and foreign management software, and run the tests against them
 #   make load              200 sessions of management software at once for a minute (ARGS=...)
+#   make preload           the library that gives programs a /dev/ibmvmc (docs/device-protocol.md); needs gcc
 #   make test-pythons      the tests on every Python that is installed
 #   make fuzz              5 million mutated inputs for every reader (ARGS='--inputs 100000', '--seconds 60', --help)
 #   make soak              the tests that kill processes, many times over (an hour)
@@ -21,7 +22,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo test interop load test-pythons fuzz soak cover lint format bench proto clean
+.PHONY: help setup dev demo test interop load preload test-pythons fuzz soak cover lint format bench proto clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -58,6 +59,12 @@ interop: $(VENV)/.dev
 # Many log-ons at once to the NovaLink service of a lab: requests, errors, times, and the memory of its process.
 load: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -W error -m novalink.load $(ARGS)
+
+# /dev/ibmvmc for programs that are not changed: PVNET_IBMVMC=unix:PATH LD_PRELOAD=deploy/preload/libpvnet-ibmvmc.so ...
+preload: deploy/preload/libpvnet-ibmvmc.so
+
+deploy/preload/libpvnet-ibmvmc.so: deploy/preload/ibmvmc.c
+	$(CC) -std=c11 -O2 -Wall -Wextra -Werror -U_FORTIFY_SOURCE -fPIC -shared -o $@ $< -ldl -pthread
 
 # Damaged files, messages and expressions; what fails is written down with the command that shows it again.
 fuzz: $(VENV)/.dev
@@ -105,5 +112,5 @@ proto: $(VENV)/.dev
 	$(BIN)/python proto/compat.py --write
 
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) dist build deploy/preload/libpvnet-ibmvmc.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

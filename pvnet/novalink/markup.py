@@ -179,7 +179,7 @@ def _attribute(value: str) -> str:
 def _write(element: Element, default: str | None, base: str, out: list[str]) -> None:
     declared = ""
     name = element.name
-    if element.namespace != default:
+    if element.namespace != (default or ""):
         quoted = _attribute(element.namespace)
         declared = f' xmlns="{quoted}"'
         if default is not None and quoted:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Interface
 from typing import Final
 
 from pvnet.novalink.atom import Resource
@@ -500,6 +501,13 @@ def location(view: View, p: Partition, slot: int) -> str:
     return f"U{system.machine_type}.{system.model}.{system.serial}-V{p.lpar_id}-C{slot}"
 
 
+def _addresses(a: Adapter) -> Iterator[Element]:
+    if a.address:
+        interface = IPv4Interface(a.address)
+        yield _leaf("IPAddress", str(interface.ip))
+        yield _leaf("SubnetMask", str(interface.netmask))
+
+
 def client_network_adapter(view: View, p: Partition, a: Adapter) -> Resource:
     """Return a ClientNetworkAdapter."""
     uuid = adapter_uuid(p, a)
@@ -516,7 +524,6 @@ def client_network_adapter(view: View, p: Partition, a: Adapter) -> Resource:
         _leaf("VirtualSlotNumber", a.slot),
         _leaf("Enabled", True),
         _leaf("MACAddress", a.mac.replace(":", "").upper()),
-        *_optional("IPAddress", a.address.partition("/")[0]),
         _leaf("PortVLANID", vlan),
         _leaf("QualityOfServicePriorityEnabled", False),
         Element(UOM_NS, "TaggedVLANIDs"),
@@ -526,6 +533,7 @@ def client_network_adapter(view: View, p: Partition, a: Adapter) -> Resource:
         children += [
             _links("AssociatedVirtualSwitch", (switch_path(view.system, switch),)),
             _leaf("VirtualSwitchID", view.switch_id(switch)),
+            *_addresses(a),
             _leaf("ConfiguredMTU", switch.mtu or 1500),
             _links("VirtualNetworks", (network_path(view.system, switch, vlan),)),
         ]

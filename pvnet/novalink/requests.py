@@ -415,12 +415,13 @@ def _ordered(wanted: Processors, place: str) -> None:
             raise _bad("Invalid value", f"{place}: expected minimum <= desired <= maximum")
 
 
-def _memory(fields: _Fields) -> dict[str, int]:
+def _memory(fields: _Fields, wanted: frozenset[str] = _SETTABLE) -> dict[str, int]:
+    """Return the sizes at the paths that are wanted, as fields of a command."""
     found = {}
     for key, word in _MEMORY:
         path = f"{_M}/{word}Memory"
         value = fields.get(path)
-        if value is not None:
+        if value is not None and path in wanted:
             found[key] = _mib(path, value)
     return found
 
@@ -503,9 +504,8 @@ def modify_partition(data: bytes, view: View, partition: Partition) -> Parsed[Mo
         command.label = _label(_NAME, label)
         if any(label_of(p) == label and p.name != partition.name for p in view.partitions):
             raise RequestError(409, "Already exists", f"{_NAME}: there is a partition {_shown(label)}")
-    for key, number in _memory(given).items():
-        if f"{_M}/{dict(_MEMORY)[key]}Memory" in changed:
-            setattr(command, key, number)
+    for key, number in _memory(given, frozenset(changed)).items():
+        setattr(command, key, number)
     flag = given.get(f"{_P}/HasDedicatedProcessors")
     other = flag is not None and _flag(f"{_P}/HasDedicatedProcessors", flag) != partition.processors.dedicated
     if other or any(path.startswith(_P) for path in changed):

@@ -217,6 +217,18 @@ class BusRegistry:
             raise VbusError(ENOENT, f"there is no bus {name!r}")
         return bus
 
+    def has_bus(self, name: str) -> bool:
+        """Whether there is a bus of that name."""
+        return name in self._buses
+
+    def has_device(self, name: str) -> bool:
+        """Whether there is a device of that name."""
+        return name in self._devices
+
+    def is_member(self, client: str) -> bool:
+        """Whether ``client`` is a member of any bus."""
+        return client in self._member_of
+
     # -- admin: devices ----------------------------------------------------------------------------------------------
 
     def device_create(self, kind: str, name: str, attributes: Mapping[str, str] | None = None) -> Device:

@@ -3,13 +3,14 @@
 It is a process of its own and not a part of the hypervisor, as with vhost-user: a packet between two partitions takes
 two hops and not four, and what goes wrong in a network does not stop hypervisor calls.
 
-Buses, devices and switches come from the topology; what administrators change in a running lab lasts as long as this
-process.  When it restarts, the partitions attach anew.
+Buses, devices and switches come from the topology, which the supervisor may replace at any time (``UseTopology``); what
+administrators change in a running lab lasts as long as this process.  When it restarts, the partitions attach anew.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -17,29 +18,30 @@ from typing import Any
 
 from pvnet.core.errors import ConfigError, PvnetError
 from pvnet.core.machine import Note
-from pvnet.papr.errno import EEXIST, ENOENT
+from pvnet.papr.errno import EEXIST, EINVAL, ENOENT
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.management_pb2 import ManagementReply, SwitchAdmin, VbusAdmin
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.service import NodeConfig, run_service
-from pvnet.runtime.topology import Topology
+from pvnet.runtime.snoop import split_snoop
+from pvnet.runtime.topology import SUPERVISOR, Topology
+from pvnet.runtime.topology_wire import unpacked
 from pvnet.vbus.errors import DeviceFailedError, VbusError, told
 from pvnet.vbus.packet import Packet
+from pvnet.vbus.switch import VLAN_DEFAULT, VLAN_MAX
 from pvnet.vbus.venet_south import VenetDevice
 from pvnet_services.attach_snoop import snooping_opener
+from pvnet_services.bridge_plans import DevicePlan, Difference, difference, network_plan
 from pvnet_services.note_limit import NoteLimit
 from pvnet_services.switch_ports import SwitchPorts
-from pvnet_services.switches import Switches
+from pvnet_services.switches import HostedSwitch, Switches
 from pvnet_services.tap_contents import SwitchContents
 from pvnet_services.vbus_host import VbusHost, load_classes
 
 _SWITCH = "switch"
 """Attribute of a venet that says where it is plugged in; ours, not the device's."""
-
-
-def venet_name(partition: str, number: int) -> str:
-    """Name of the device of ``[[partition.venet]]`` number ``number``."""
-    return f"{partition}-eth{number}"
+_VLAN = "vlan"
+"""Its VLAN there; ours as well."""
 
 
 class BridgeNode:
@@ -48,6 +50,8 @@ class BridgeNode:
     def __init__(self, endpoint: Endpoint, config: NodeConfig) -> None:
         self.endpoint = endpoint
         self._topology = config.topology
+        self._plan = network_plan(config.topology)
+        self._changing = asyncio.Lock()
         self.host = VbusHost(endpoint, load_classes(self._class_failed))
         self.ports = SwitchPorts(endpoint, config.broker)
         opener = snooping_opener(self.ports.open, endpoint, config.topology)
@@ -61,37 +65,19 @@ class BridgeNode:
 
     async def start(self) -> None:
         """Make what the topology says, then serve."""
-        topology = self._topology
         await self.switches.open_configured()
-        for partition in topology.partitions:
-            if partition.venet or partition.devices:
-                self._make_bus(topology, partition.name)
-            self.endpoint.watch(partition.name)
+        for plan in self._plan.devices.values():
+            try:
+                self._make(plan)
+                self._attach(plan)
+            except ConfigError:
+                raise
+            except PvnetError as error:  # devices of third parties raise of the tree what they like
+                raise ConfigError(f"partition {plan.partition}: {error}") from None
+        for name in self._plan.partitions:
+            self.endpoint.watch(name)
         buses = len(self.host.registry.shown()["buses"])  # type: ignore[arg-type]
-        self.endpoint.ready(f"{buses} buses, {len(topology.switches)} switches")
-
-    def _make_bus(self, topology: Topology, name: str) -> None:
-        partition = topology.partition(name)
-        registry = self.host.registry
-        try:
-            registry.bus_create(name)
-            registry.join(name, name)
-            for number, venet in enumerate(partition.venet):
-                mtu = self.switches.switch(venet.switch).config.mtu
-                attributes = {
-                    _SWITCH: venet.switch,
-                    "client_mac": topology.venet_mac(partition, number),
-                    "mtu": str(mtu),
-                }
-                self._device_create("venet", venet_name(name, number), attributes)
-                registry.attach(venet_name(name, number), name)
-            for device in partition.devices:
-                self._device_create(device.device_class, device.name, device.attributes)
-                registry.attach(device.name, name)
-        except ConfigError:
-            raise
-        except PvnetError as error:  # devices of third parties raise of the tree what they like
-            raise ConfigError(f"partition {name}: {error}") from None
+        self.endpoint.ready(f"{buses} buses, {len(self._topology.switches)} switches")
 
     async def stop(self) -> None:
         """Leave."""
@@ -104,18 +90,23 @@ class BridgeNode:
     def _device_create(self, device_class: str, name: str, attributes: Mapping[str, str]) -> None:
         """Make a device; a venet is plugged into its switch, the only one if it names none."""
         given = dict(attributes)
+        vlan = VLAN_DEFAULT
         made_by = self.host.registry.classes.get(device_class)
         is_venet = made_by is not None and made_by.type == VenetDevice.type
         hosted = None
         if is_venet:
             wanted = given.pop(_SWITCH, self.switches.only())
+            vlan = _vlan(given.pop(_VLAN, str(VLAN_DEFAULT)))
             if wanted:
                 hosted = self.switches.switch(wanted)
                 given.setdefault("mtu", str(hosted.config.mtu))
         device = self.host.registry.device_create(device_class, name, given)
         if hosted is not None and isinstance(device, VenetDevice):
-            hosted.plug_venet(device)
-            device.receive = self._blameless(device)
+            self._plug(device, hosted, vlan)
+
+    def _plug(self, device: VenetDevice, hosted: HostedSwitch, vlan: int) -> None:
+        hosted.plug_venet(device, vlan)
+        device.receive = self._blameless(device)
 
     def _blameless(self, device: VenetDevice) -> Callable[[list[Packet]], None]:
         """The way into the switch; a failure of the switch or of another port costs frames, not the guest that sent."""
@@ -142,6 +133,125 @@ class BridgeNode:
         if failure is not None:
             raise failure
 
+    # --- what the topology wants -------------------------------------------------------------------------------------
+
+    def _make(self, plan: DevicePlan) -> None:
+        """Make a device; it is on no bus yet."""
+        attributes = dict(plan.attributes)
+        if plan.switch:
+            attributes |= {_SWITCH: plan.switch, _VLAN: str(plan.vlan)}
+        self._device_create(plan.device_class, plan.name, attributes)
+
+    def _attach(self, plan: DevicePlan) -> None:
+        """Put a device on the bus of its partition, which gets one if it has none."""
+        registry, name = self.host.registry, plan.partition
+        if not registry.has_bus(name):
+            registry.bus_create(name)
+        registry.attach(plan.name, name)
+        if not registry.is_member(name):
+            registry.join(name, name)
+            if self.endpoint.link.peer_incarnation(name):
+                self.host.invite(name)
+
+    def _take_away(self, plan: DevicePlan) -> None:
+        """Remove a device, unless an administrator has: whoever uses it loses it."""
+        with contextlib.suppress(VbusError):
+            self.host.registry.detach(plan.name, force=True)
+        try:
+            self._device_remove(plan.name)
+        except DeviceFailedError as error:  # it is gone all the same
+            self.endpoint.note(Note("device_failed", (("reason", str(error)),), "warning"))
+        except VbusError as error:
+            if error.errno != ENOENT:
+                raise
+
+    def _replug(self, plan: DevicePlan) -> None:
+        """Put the cable of a venet into another switch, or another VLAN; whoever uses it goes on."""
+        with contextlib.suppress(VbusError):  # an administrator has removed it
+            device = self.host.registry.device(plan.name)
+            if isinstance(device, VenetDevice):
+                self.switches.unplug_venet(device)
+                self._plug(device, self.switches.switch(plan.switch), plan.vlan)
+
+    def _end_bus(self, partition: str) -> None:
+        """A partition is no more: it leaves its bus, which goes if nothing else is there."""
+        registry = self.host.registry
+        if registry.is_member(partition):
+            registry.leave(partition)
+        with contextlib.suppress(VbusError):  # devices or members of an administrator's
+            registry.bus_remove(partition)
+        self.endpoint.forget(partition)
+
+    def _check(self, todo: Difference) -> None:
+        """Refuse what cannot be done because of what administrators have made."""
+        registry = self.host.registry
+        going = {each.name for each in todo.remove}
+        for each in todo.add:
+            if each.name not in going and registry.has_device(each.name):
+                raise ConfigError(f"partition {each.partition}: there is a device {each.name} already")
+            if each.device_class not in registry.classes:
+                raise ConfigError(f"partition {each.partition}: there is no device class {each.device_class!r}")
+        unplugged = going | {each.name for each in todo.replug}
+        for name in todo.remove_switches:
+            hosted = self.switches.switch(name)
+            own = set(hosted.opened) - {split_snoop(port)[0] for port in hosted.config.ports}
+            left = sorted(own | (hosted.venets - unplugged))
+            if left:
+                raise ConfigError(f"switch {name} is in use: {', '.join(left)}")
+
+    async def _use_topology(self, envelope: Envelope) -> None:
+        """Take a new topology; one that cannot be changes nothing."""
+        async with self._changing:
+            try:
+                topology = unpacked(envelope.management.use_topology.topology, self._topology.broker)
+                await self._change_to(topology)
+            except PvnetError as error:
+                reply = ManagementReply(status=ManagementReply.FAILED, text=str(error))
+            else:
+                reply = ManagementReply()
+        self._answer(envelope, reply)
+
+    async def _change_to(self, topology: Topology) -> None:
+        plan = network_plan(topology)
+        todo = difference(self._plan, plan)
+        self._check(todo)
+        added: list[str] = []
+        made: list[DevicePlan] = []
+        going = {each.name for each in todo.remove}
+        try:
+            for config in todo.add_switches:
+                await self.switches.add(config)
+                added.append(config.name)
+            self._check(todo)  # an administrator may have been quicker
+            for each in todo.add:
+                if each.name not in going:
+                    self._make(each)
+                    made.append(each)
+        except BaseException:
+            for each in made:
+                self._take_away(each)
+            for name in added:
+                await self.switches.remove(name)
+            raise
+        # From here on nothing waits, and nothing is refused.
+        for each in todo.remove:
+            self._take_away(each)
+        for each in todo.replug:
+            self._replug(each)
+        for each in todo.add:
+            if each.name in going:
+                self._make(each)
+            self._attach(each)
+        for name in set(self._plan.partitions) - set(plan.partitions):
+            self._end_bus(name)
+        for name in plan.partitions:
+            self.endpoint.watch(name)
+        for name, config in plan.switches.items():
+            self.switches.switch(name).config = config
+        self._topology, self._plan = topology, plan
+        for name in todo.remove_switches:
+            await self.switches.remove(name)
+
     # --- management --------------------------------------------------------------------------------------------------
 
     def _management(self, envelope: Envelope) -> None:
@@ -149,6 +259,9 @@ class BridgeNode:
         kind = command.WhichOneof("command")
         if kind == "switch" and command.switch.verb != SwitchAdmin.SHOW:
             self.endpoint.spawn(self._change_port(envelope), "port")
+            return
+        if kind == "use_topology" and envelope.source == SUPERVISOR:
+            self.endpoint.spawn(self._use_topology(envelope), "topology")
             return
         try:
             match kind:
@@ -238,6 +351,12 @@ class BridgeNode:
             "link": dict(self.endpoint.link.counters),
             "paths": self.endpoint.paths(),
         }
+
+
+def _vlan(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 4 or not 1 <= int(text) <= VLAN_MAX:
+        raise VbusError(EINVAL, f"vlan = {text[:20]!r}: expected 1 to {VLAN_MAX}")
+    return int(text)
 
 
 def _refusal(error: PvnetError) -> ManagementReply:

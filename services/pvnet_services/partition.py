@@ -27,7 +27,7 @@ from pvnet.runtime.endpoint import READY, Endpoint
 from pvnet.runtime.hcall_client import INLINE_BYTES, HcallClient
 from pvnet.runtime.layout import BUFFER_IOBA, partition_layout
 from pvnet.runtime.service import NodeConfig, run_service
-from pvnet.runtime.topology import HYPERVISOR
+from pvnet.runtime.topology import BRIDGE, HYPERVISOR
 from pvnet.scm.guest_interface import GUEST_POLICIES
 from pvnet.transport.link import PeerDown, PeerUp
 from pvnet.vmc import interface as vmc
@@ -114,7 +114,9 @@ class PartitionNode:
         self._attachments = 0
         self._vmc_ready = asyncio.Event()
         self._problem: PvnetError | None = None
-        self.net = GuestNet(endpoint, topology, config.node) if topology.has_bridge else None
+        self.net = GuestNet(endpoint, topology, config.node)
+        self._has_bridge = topology.has_bridge
+        """Whether there was a vbus host when we were started; without one there may be one later."""
         self.mdevs = GuestMdevs(endpoint, topology, config.node, self.files)
         # Before the endpoint starts: whoever sees our birth may call at once.
         endpoint.on("crq_entry", self._crq_entry)
@@ -129,15 +131,16 @@ class PartitionNode:
     async def start(self) -> None:
         """Serve once the hypervisor is there and the VMC, if we have one, has come up."""
         endpoint = self.endpoint
-        if self.net is not None:
-            self.net.open_taps()
+        self.net.open_taps()
         await endpoint.wait_peer(HYPERVISOR, timeout=self.timeout)
         if self.adapter is not None:
             await self._vmc_up(self.adapter)
         await self._scm_up()
         self.mdevs.start()
-        if self.net is not None:
+        if self._has_bridge:
             await self.net.settled(self.timeout / 2)
+        else:
+            endpoint.watch(BRIDGE)
         await self.mdevs.settled(self.timeout / 2)
         if self.sockets is not None:
             await self.sockets.start(self._listen)
@@ -169,8 +172,7 @@ class PartitionNode:
         if self.sockets is not None:
             await self.sockets.stop()
         await self.mdevs.stop(_FAREWELL_S)
-        if self.net is not None:
-            await self.net.stop(_FAREWELL_S)
+        await self.net.stop(_FAREWELL_S)
         for driver in self.drivers:
             driver.feed(io.Remove())
         await self.hcalls.finish(_FAREWELL_S)  # or our death could arrive before the last call
@@ -265,9 +267,9 @@ class PartitionNode:
                 self.endpoint.reply(envelope, Envelope(management_reply=answer))
             case "issue_hcall":
                 self.endpoint.spawn(self._issue_hcall(envelope), "hcall")
-            case "ping" if self.net is not None:
+            case "ping":
                 self.endpoint.spawn(self._answer_json(self.net.ping(command.ping), envelope), "ping")
-            case "devcall" if self.net is not None:
+            case "devcall":
                 self.endpoint.spawn(self._answer_json(self.net.devcall(command.devcall), envelope), "devcall")
             case "mdev_assign":
                 self.endpoint.spawn(self._answer_json(self.mdevs.assign(command.mdev_assign), envelope), "assign")
@@ -318,8 +320,7 @@ class PartitionNode:
             "link": dict(self.endpoint.link.counters),
             "paths": self.endpoint.paths(),
         }
-        if self.net is not None:
-            status["net"] = self.net.shown()
+        status["net"] = self.net.shown()
         status["mdevs"] = self.mdevs.shown()
         status["scm"] = [device.status() for device in self.scm]
         if self.sockets is not None:

@@ -14,7 +14,7 @@ from pvnet.runtime.snoop import split_snoop
 from pvnet.runtime.topology import Topology
 from pvnet.runtime.topology_net import SwitchConfig
 from pvnet.vbus.packet import Packet
-from pvnet.vbus.switch import SwitchOptions
+from pvnet.vbus.switch import VLAN_DEFAULT, SwitchOptions
 from pvnet.vbus.switch_table import UNPLUGGED
 from pvnet.vbus.venet_south import VenetDevice
 
@@ -58,12 +58,15 @@ class HostedSwitch:
             note(Note(note_.event, (("switch", config.name), *note_.fields), note_.level))
 
         self.running = RunningSwitch(options, on_note=noted, name=config.name)
+        self.venets: set[str] = set()
+        """Names of the venets that are plugged in."""
         self.opened: dict[str, OpenPort | None] = {}
         """By the text they were opened with; None while one is being opened."""
 
-    def plug_venet(self, device: VenetDevice) -> None:
+    def plug_venet(self, device: VenetDevice, vlan: int = VLAN_DEFAULT) -> None:
         """Connect a venet."""
-        plugged = self.running.plug_sink(device.port)
+        plugged = self.running.plug_sink(device.port, vlan=vlan)
+        self.venets.add(device.port.name)
         receive, now = self.running.switch.receive, asyncio.get_running_loop().time
 
         def receive_from_guest(packets: list[Packet]) -> None:
@@ -107,9 +110,41 @@ class Switches:
     """All switches of a lab."""
 
     def __init__(self, topology: Topology, note: Callable[[Note], None], opener: PortOpener) -> None:
-        guard = topology.bridge.loop_guard
-        self._by_name = {c.name: HostedSwitch(c, note, loop_guard=guard) for c in topology.switches}
+        self._guard = topology.bridge.loop_guard
+        self._note = note
         self._opener = opener
+        self._by_name = {config.name: self._hosted(config) for config in topology.switches}
+        self.on_added: list[Callable[[HostedSwitch], None]] = []
+        """Told each switch that comes later."""
+
+    def _hosted(self, config: SwitchConfig) -> HostedSwitch:
+        return HostedSwitch(config, self._note, loop_guard=self._guard)
+
+    async def add(self, config: SwitchConfig) -> None:
+        """Make a switch and open its ports.
+
+        Raises:
+            ConfigError: one cannot be opened; there is no such switch then.
+        """
+        hosted = self._by_name[config.name] = self._hosted(config)
+        try:
+            for port in config.ports:
+                await self.add_port(config.name, port)
+        except BaseException:
+            await self.remove(config.name)
+            raise
+        for added in self.on_added:
+            added(hosted)
+
+    async def remove(self, name: str) -> None:
+        """Close a switch, and its ports.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        hosted = self.switch(name)
+        del self._by_name[name]
+        await hosted.close()
 
     def switch(self, name: str) -> HostedSwitch:
         """Return a switch.
@@ -189,6 +224,7 @@ class Switches:
         """Disconnect a venet, wherever it is connected."""
         for hosted in self._by_name.values():
             hosted.running.unplug(device.port.name)
+            hosted.venets.discard(device.port.name)
 
     async def close(self) -> None:
         """Close everything."""

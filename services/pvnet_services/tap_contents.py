@@ -16,7 +16,7 @@ from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.message_tap import IN, OUT
 from pvnet.vbus.packet import ACCEPTS_NOTHING, MAX_MTU, Packet
-from pvnet_services.switches import Switches
+from pvnet_services.switches import HostedSwitch, Switches
 
 MEMORY_HEAD: Final = struct.Struct(">B7xQ")
 """Head of a record of memory: kind, address."""
@@ -52,14 +52,20 @@ class SwitchContents:
     def __init__(self, endpoint: Endpoint, switches: Switches) -> None:
         self._endpoint = endpoint
         self._switches = switches
+        self._snaplen = 0
         endpoint.taps.on_change.append(self._changed)
+        switches.on_added.append(self._mirror)
 
     def _changed(self, snaplen: int) -> None:
+        self._snaplen = snaplen
         for switch in self._switches.all():
             switch.running.unplug(_PORT)
-            if snaplen:
-                port = _FramePort(self._endpoint, switch.config.name, snaplen)
-                switch.running.plug_sink(port, mirror=True)
+            self._mirror(switch)
+
+    def _mirror(self, switch: HostedSwitch) -> None:
+        if self._snaplen:
+            port = _FramePort(self._endpoint, switch.config.name, self._snaplen)
+            switch.running.plug_sink(port, mirror=True)
 
 
 class RdmaContents:

@@ -501,5 +501,5 @@ def test_a_port_shows_itself():
     port = SwitchPort(Sink("p", mtu=9000), 1, AddressTable(300.0, 16), vlan=1, mirror=False, flood_limit=1)
     assert port.shown(0.0) == {
         "name": "p", "mtu": 9000, "mirror": False, "rx_packets": 0, "rx_bytes": 0, "tx_packets": 0, "tx_bytes": 0,
-        "drops": {}, "blocked_s": None, "state": "ok",
+        "drops": {}, "blocked_s": None, "state": "ok", "vlan": 1,
     }  # fmt: skip

@@ -114,8 +114,18 @@ async def _hcall(
         return caller, reply.rc, tuple(reply.outs)
 
 
-def supported(as_json: JsonOption = False) -> None:
-    """Print the parity matrix: every hcall, CRQ message, vbus call, vfio-user command, REST resource, and its state."""
+def supported(
+    part: Annotated[
+        str | None, typer.Argument(metavar="[novalink]", help="Only the REST interface, with notes.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the parity matrix: every hcall, CRQ message, vbus call, vfio-user command, REST request, and its state."""
+    if part == "novalink":
+        _supported_rest(as_json=as_json)
+        return
+    if part is not None:
+        raise ConfigError(f"no such part: {part!r}; expected novalink, or nothing for everything")
     rows = support_matrix()
     if as_json:
         say_json(rows)
@@ -129,24 +139,20 @@ def supported(as_json: JsonOption = False) -> None:
         say(f"{kind}: {sum(r['state'].startswith('yes') for r in of_kind)} of {len(of_kind)}")
 
 
-_REST = (
-    "PUT /web/Logon",
-    "DELETE /web/Logon",
-    "GET /uom/ManagedSystem",
-    "GET /uom/ManagedSystem/{uuid}",
-    "GET /uom/ManagedSystem/{uuid}/LogicalPartition",
-    "GET /uom/LogicalPartition",
-    "GET /uom/LogicalPartition/{uuid}",
-    "GET /uom/LogicalPartition/search/(...)",
-    "POST /uom/LogicalPartition/{uuid}",
-    "GET, PUT /uom/LogicalPartition/{uuid}/do/PowerOn",
-    "GET, PUT /uom/LogicalPartition/{uuid}/do/PowerOff",
-    "GET /uom/LogicalPartition/{uuid}/quick/PartitionState",
-    "GET /uom/VirtualIOServer",
-    "GET, DELETE /uom/jobs/{id}",
-    "GET /uom/Event",
-)
-_NOT_YET = "no (not yet)"
+def _supported_rest(*, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from pvnet.novalink.catalog import CATALOG
+
+    if as_json:
+        say_json([asdict(row) for row in CATALOG])
+        return
+    table = [("METHOD", "PATH", "TIER", "STATE", "NOTE")]
+    for line in columns([*table, *((r.method, r.path, str(r.tier), r.state, r.note) for r in CATALOG)]):
+        say(line)
+    for tier in sorted({row.tier for row in CATALOG}):
+        states = [row.state for row in CATALOG if row.tier == tier]
+        say(f"tier {tier}: " + ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
 
 
 def mdev_rows() -> list[tuple[str, str, str, str]]:
@@ -197,6 +203,7 @@ _PCI_IRQS = {
 
 def support_matrix() -> list[dict[str, str]]:
     """Rows of ``supported``: kind, number, name, state (``yes``, or ``no`` with what is answered)."""
+    from pvnet.novalink.catalog import CATALOG
     from pvnet.papr.platform_io import LOPAR
     from pvnet.scm.profiles import PHYP
     from pvnet.vbus.layout import BridgeVector, BusVector, EventId
@@ -223,5 +230,5 @@ def support_matrix() -> list[dict[str, str]]:
     rows += [row("vbus event", str(int(e)), e.name, "yes") for e in EventId]
     rows += [row("venet function", str(int(f)), f.name, "yes") for f in VenetFunction]
     rows += [row(*each) for each in mdev_rows()]
-    rows += [row("rest resource", "-", name, _NOT_YET) for name in _REST]
+    rows += [row("rest request", r.method, r.path, f"{r.state} ({r.note})" if r.note else r.state) for r in CATALOG]
     return rows

@@ -105,12 +105,12 @@ def job_response(job: JobState) -> Resource:
         _web("TimeStarted", str(job.started_ms)),
         _web("TimeCompleted", str(job.completed_ms)),
         _web("Status", job.status),
-        _request("JobRequestInstance", request),
     ]
-    if job.status.startswith("COMPLETED"):
-        children.append(_parameters("Results", _results(job)))
     if job.status == "COMPLETED_WITH_ERROR":
         children.append(_group("ResponseException", _web("Message", job.message)))
+    children.append(_request("JobRequestInstance", request))
+    if job.status.startswith("COMPLETED"):
+        children.append(_parameters("Results", _results(job)))
     return Resource(
         JOB_RESPONSE,
         made_uuid("job", str(job.job_id)),

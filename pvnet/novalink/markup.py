@@ -24,6 +24,8 @@ ATTRIBUTES_MAX: Final = 64
 _ENCODINGS: Final = frozenset({"UTF-8", "UTF8", "US-ASCII", "ASCII", "UTF-16", "UTF-16LE", "UTF-16BE"})
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _NEVER: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_PLAIN: Final = re.compile("[ !#-%'-;=?-~]*")
+"""Text that needs no change anywhere: nearly all of it."""
 _IN_TEXT: Final = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord("\r"): "&#13;"}
 _IN_ATTRIBUTE: Final = {**_IN_TEXT, ord('"'): "&quot;", ord("\n"): "&#10;", ord("\t"): "&#9;"}
 
@@ -169,10 +171,14 @@ def parse(data: bytes, *, size_max: int = SIZE_MAX, elements_max: int = ELEMENTS
 
 
 def _text(value: str) -> str:
+    if _PLAIN.fullmatch(value):
+        return value
     return _NEVER.sub("\ufffd", value).translate(_IN_TEXT)
 
 
 def _attribute(value: str) -> str:
+    if _PLAIN.fullmatch(value):
+        return value
     return _NEVER.sub("\ufffd", value).translate(_IN_ATTRIBUTE)
 
 

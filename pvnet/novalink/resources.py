@@ -9,7 +9,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Interface
+from types import MappingProxyType
 from typing import Final
 
 from pvnet.novalink.atom import Resource
@@ -43,6 +45,7 @@ from pvnet.novalink.names import (
 from pvnet.pb.v1.management_pb2 import Adapter, Partition, Processors, ScmVolume, Switch, System
 
 _SCHEMA: Final = "V1_0"
+_SHORT: Final = 32
 _COMPATIBILITY: Final = "POWER8"
 _MODES: Final = ("default", "POWER6", "POWER6_Plus", "POWER7", "POWER8")
 _PROCESSORS_MAX: Final = 256
@@ -143,6 +146,12 @@ class View:
 
 def _leaf(name: str, value: str | int | bool) -> Element:
     text = ("true" if value else "false") if isinstance(value, bool) else str(value)
+    return _short_leaf(name, text) if len(text) <= _SHORT else Element(UOM_NS, name, text=text)
+
+
+@lru_cache(maxsize=8192)
+def _short_leaf(name: str, text: str) -> Element:
+    # Most of a document is the same for every partition, and every time.
     return Element(UOM_NS, name, text=text)
 
 
@@ -150,8 +159,12 @@ def _metadata(*inside: Element) -> Element:
     return Element(UOM_NS, "Metadata", children=(Element(UOM_NS, "Atom", children=inside),))
 
 
+_NO_METADATA: Final = _metadata()
+_VERSION: Final = MappingProxyType({"schemaVersion": _SCHEMA})
+
+
 def _group(name: str, *children: Element) -> Element:
-    return Element(UOM_NS, name, {"schemaVersion": _SCHEMA}, children=(_metadata(), *children))
+    return Element(UOM_NS, name, _VERSION, children=(_NO_METADATA, *children))
 
 
 def _link(name: str, path: str) -> Element:

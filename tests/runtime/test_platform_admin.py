@@ -62,6 +62,7 @@ class Nodes:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, list[str]]] = []
+        self.asked = asyncio.Event()
         self.conduct: dict[str, PvnetError | ManagementReply | asyncio.Event] = {}
 
     async def wait_peer(self, node: str, *, timeout: float) -> None:
@@ -70,6 +71,7 @@ class Nodes:
     async def call(self, node: str, envelope: Envelope, timeout: float, *, wait_for_peer: bool) -> Envelope:
         topology = unpacked(envelope.management.use_topology.topology, BrokerConfig())
         self.told.append((node, [p.name for p in topology.partitions]))
+        self.asked.set()
         match self.conduct.get(node):
             case PvnetError() as error:
                 raise error
@@ -86,7 +88,6 @@ class Rig:
     def __init__(self, topology: Topology, tmp_path: Path, conduct: dict[str, str]) -> None:
         self.standins = StandIns(tmp_path, conduct)
         self.base = tmp_path / "base"
-        self.states: list[str] = []
         self.supervisor = Supervisor(
             topology,
             launcher=self._launch,
@@ -381,8 +382,7 @@ async def test_power_on_waits_until_it_is_decided_what_there_is(tmp_path: Path) 
     async with rig(tmp_path) as lab:
         answer = lab.nodes.conduct["hypervisor"] = asyncio.Event()
         deleting = asyncio.ensure_future(lab.run(DeletePartition(name="b")))
-        while not lab.nodes.told:
-            await asyncio.sleep(0)
+        await lab.nodes.asked.wait()
         powering = asyncio.ensure_future(lab.run(PowerOn(name="b")))
         second = asyncio.ensure_future(lab.run(CreatePartition(label="c")))
         await asyncio.sleep(0)

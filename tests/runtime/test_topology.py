@@ -197,6 +197,46 @@ def test_backings_are_relative_to_the_topology(tmp_path: Path) -> None:
     assert found == [str(tmp_path / "a/x"), "/b", None]
 
 
+def test_what_programs_outside_need_is_relative_to_the_topology(tmp_path: Path) -> None:
+    path = tmp_path / "t.toml"
+    path.write_text(
+        '[[partition]]\nname="mp"\nmanagement=true\n[partition.vmc]\nlisten=["unix:run/dev", "unix:/abs", '
+        '"tcp:127.0.0.1:0", "tcp:h:1?ca=ca.pem&cert=/c.pem&key=k/k.pem&x"]\n'
+        '[novalink]\nsecrets="users.toml"\ntls="/tls"\ncert_file="c.pem"\nkey_file="../k.pem"\nca_file="ca.pem"\n'
+    )
+    topology = load_topology(path)
+    vmc, novalink = topology.partition("mp").vmc, topology.novalink
+    assert vmc is not None
+    assert vmc.listen == [
+        f"unix:{tmp_path}/run/dev",
+        "unix:/abs",
+        "tcp:127.0.0.1:0",
+        f"tcp:h:1?ca={tmp_path}/ca.pem&cert=/c.pem&key={tmp_path}/k/k.pem&x",
+    ]
+    assert novalink is not None
+    files = [novalink.secrets, novalink.tls, novalink.cert_file, novalink.key_file, novalink.ca_file]
+    assert files == [
+        str(tmp_path / "users.toml"),
+        "/tls",
+        str(tmp_path / "c.pem"),
+        str(tmp_path.parent / "k.pem"),
+        str(tmp_path / "ca.pem"),
+    ]
+
+
+def test_the_system_has_what_its_partitions_need_unless_it_says_how_much() -> None:
+    assert (Topology().system_memory, Topology().system_processors) == (64 << 30, 16)
+    many = "".join(f'[[partition]]\nname="p{n}"\nmemory="1GiB"\n[partition.processors]\nunits=0.5\n' for n in range(80))
+    topology = parse_topology(many)
+    assert (topology.system_memory, topology.system_processors) == (80 << 30, 40)
+    (problem,) = problems('[system]\nmemory="16MiB"\n' + many)
+    assert "system.memory of at least 85899345920 bytes" in problem.expected
+    (problem,) = problems("[system]\nprocessors=39\n" + many)
+    assert "system.processors of at least 40" in problem.expected
+    off = many.replace('"1GiB"', '"1GiB"\nautostart=false')
+    assert parse_topology("[system]\nprocessors=1\n" + off).system_processors == 1
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

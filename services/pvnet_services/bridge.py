@@ -67,13 +67,8 @@ class BridgeNode:
         """Make what the topology says, then serve."""
         await self.switches.open_configured()
         for plan in self._plan.devices.values():
-            try:
-                self._make(plan)
-                self._attach(plan)
-            except ConfigError:
-                raise
-            except PvnetError as error:  # devices of third parties raise of the tree what they like
-                raise ConfigError(f"partition {plan.partition}: {error}") from None
+            self._make(plan)
+            self._attach(plan)
         for name in self._plan.partitions:
             self.endpoint.watch(name)
         buses = len(self.host.registry.shown()["buses"])  # type: ignore[arg-type]
@@ -136,11 +131,20 @@ class BridgeNode:
     # --- what the topology wants -------------------------------------------------------------------------------------
 
     def _make(self, plan: DevicePlan) -> None:
-        """Make a device; it is on no bus yet."""
+        """Make a device; it is on no bus yet.
+
+        Raises:
+            ConfigError: it cannot be made.
+        """
         attributes = dict(plan.attributes)
         if plan.switch:
             attributes |= {_SWITCH: plan.switch, _VLAN: str(plan.vlan)}
-        self._device_create(plan.device_class, plan.name, attributes)
+        try:
+            self._device_create(plan.device_class, plan.name, attributes)
+        except ConfigError:
+            raise
+        except PvnetError as error:  # devices of third parties raise of the tree what they like
+            raise ConfigError(f"partition {plan.partition}: {error}") from None
 
     def _attach(self, plan: DevicePlan) -> None:
         """Put a device on the bus of its partition, which gets one if it has none."""

@@ -12,8 +12,10 @@ from pvnet.mdev.errors import MdevError
 from pvnet.mdev.tree import Mode
 from pvnet.papr.errno import EBUSY, EEXIST, EINVAL, ENODEV, ENOENT
 from pvnet.pb.v1.envelope_pb2 import Envelope
-from pvnet.pb.v1.management_pb2 import ManagementReply, MdevAdmin
+from pvnet.pb.v1.management_pb2 import ManagementReply, MdevAdmin, UseTopology
+from pvnet.runtime.topology import SUPERVISOR
 from pvnet.runtime.topology_mdev import check_parent_name
+from pvnet.runtime.topology_wire import unpacked
 from pvnet_services.mdev_runner import run_operation
 from pvnet_services.mdev_shown import shown_host, shown_mdev
 
@@ -45,10 +47,20 @@ class MdevAdministration:
         kind = envelope.management.WhichOneof("command")
         if kind == "mdev":
             self._node.endpoint.spawn(self._administer(envelope), "mdev admin")
+        elif kind == "use_topology" and envelope.source == SUPERVISOR:
+            self._answer(envelope, self._use_topology(envelope.management.use_topology))
         elif kind == "show_status":
             self._answer(envelope, ManagementReply(status_json=json.dumps(self._node.status())))
         else:
             self._node.endpoint.refuse(envelope, f"an mdev host does not take {kind}")
+
+    def _use_topology(self, command: UseTopology) -> ManagementReply:
+        node = self._node
+        try:
+            node.use_topology(unpacked(command.topology, node.topology.broker))
+        except ConfigError as error:
+            return ManagementReply(status=ManagementReply.FAILED, text=str(error))
+        return ManagementReply()
 
     async def _administer(self, envelope: Envelope) -> None:
         admin = envelope.management.mdev

@@ -102,7 +102,7 @@ class MdevHostNode:
         self.services = Services(
             self.limit.note,
             directory=_own_directory(config),
-            scm_blocks=lambda device: scm_blocks(config.topology, config.directory, device),
+            scm_blocks=lambda device: scm_blocks(self.topology, config.directory, device),
         )
         self.sessions = MdevSessions(endpoint, self._find, self.limit.note)
         self.sessions.on_let_go = self.offer
@@ -148,6 +148,24 @@ class MdevHostNode:
         for partition in self.topology.partitions:
             self.endpoint.watch(partition.name)
         self.endpoint.ready(f"{len(self.registry.parents())} parents, {len(self.registry.mdevs())} devices")
+
+    def use_topology(self, topology: Topology) -> None:
+        """Know other partitions from now on.
+
+        Raises:
+            ConfigError: the hosts would be others, or a device is for a partition that would be no more.
+        """
+        if topology.mdev_hosts != self.topology.mdev_hosts or topology.lab != self.topology.lab:
+            raise ConfigError("the new topology has another [lab] or other mdev hosts: expected those of the start")
+        names = {partition.name for partition in topology.partitions}
+        for device, partition in self.assigned.items():
+            if partition not in names:
+                raise ConfigError(f"mdev {device} is for {partition}")
+        for partition in {partition.name for partition in self.topology.partitions} - names:
+            self.endpoint.forget(partition)
+        for name in names:
+            self.endpoint.watch(name)
+        self.topology = topology
 
     async def _register_parents(self) -> None:
         named = {parent.name for parent in self._config.parents}

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from behaviour_worlds import MQTT, LoopbackWorld, behaviour, eventually
 
-from pvnet.core.errors import ConfigError, RefusedError
+from pvnet.core.errors import RefusedError
 from pvnet.core.machine import Tick
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.management_pb2 import Management, ManagementReply, NetPing, VbusAdmin, VbusDevcall
+from pvnet.runtime.topology import Topology
 from pvnet.testing.in_process import InProcessLab
 from pvnet.vbus.device import Connection, ConnectionHost
 from pvnet.vbus.echo import ECHO_CLASS, EchoConnection, EchoDevice
 from pvnet.vbus.packet import Packet
 from pvnet_services import vbus_host
-from pvnet_services.bridge import BridgeNode
 from pvnet_services.vbus_host import VbusClient, load_classes
 
 NET: dict[str, Any] = {
@@ -171,20 +171,15 @@ async def test_what_create_and_set_raised_is_what_the_administrator_reads(lab: I
 
 @behaviour(worlds=LOOPBACK, settles=False, **NET)
 async def test_a_device_of_the_topology_that_cannot_be_made_is_a_configuration_error(lab: InProcessLab) -> None:
-    bridge: BridgeNode = lab.bridge
-    registry = bridge.host.registry
-    registry.classes["echo"] = FUSE_CLASS
-    bridge._topology = bridge._topology.model_copy(deep=True)
-    partition = bridge._topology.partition("a")
-    partition.venet.clear()
-    partition.devices[0].attributes["note"] = "hot"
-    registry.leave("a")
-    for name in ("a-eth0", "echo0"):
-        registry.detach(name, force=True)
-    registry.device_remove("echo0")
-    registry.bus_remove("a")
-    with pytest.raises(ConfigError, match=r"^partition a: device echo0 .* create: OverflowError: too hot"):
-        bridge._make_bus(bridge._topology, "a")
+    lab.bridge.host.registry.classes["echo"] = FUSE_CLASS
+    before = lab.bridge.host.registry.shown()
+    more = {"name": "hot0", "class": "echo", "attributes": {"note": "hot"}}
+    tables = lab.topology.model_dump(by_alias=True, exclude_defaults=True)
+    tables["partition"][0]["device"].append(more)
+    tables["partition"].append({"name": "new", "venet": [{}]})
+    with pytest.raises(RefusedError, match=r"partition a: device hot0 .* create: OverflowError: too hot"):
+        await lab.use_topology(Topology.model_validate(tables))
+    assert lab.bridge.host.registry.shown() == before, "what was made before it has been taken away"
 
 
 @behaviour(worlds=LOOPBACK, **NET)

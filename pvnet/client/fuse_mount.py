@@ -20,6 +20,7 @@ import functools
 import os
 import signal
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -177,6 +178,7 @@ class FuseMount:
         self.files = FuseFiles(make_device, self.native.wake, self.native.free)
         self._loop = asyncio.get_running_loop()
         self._old_signal: Any = None
+        self._guard: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._serve, name="fuse", daemon=True)
 
     @property
@@ -195,6 +197,7 @@ class FuseMount:
         # libfuse sends this signal to the thread whose call shall end, but does not always see to it that it is caught.
         self._old_signal = signal.signal(signal.SIGUSR1, _nothing)
         self.lab.endpoint.on_peer_down.append(self._peer_down)
+        self._guard = _start_guard(self.directory)
         self._thread.start()
         both = [asyncio.ensure_future(event.wait()) for event in (self.mounted, self.ended)]
         try:
@@ -223,7 +226,10 @@ class FuseMount:
             if not await self._has_ended(_END_S):
                 await _unmount(self.directory)
                 if not await self._has_ended(_END_S):
-                    return  # it may still send the signal
+                    return  # it may still send the signal, and the guard has something to do
+        if self._guard is not None:
+            _dismiss(self._guard)
+            self._guard = None
         if self._old_signal is not None:
             signal.signal(signal.SIGUSR1, self._old_signal)
             self._old_signal = None
@@ -244,7 +250,7 @@ class FuseMount:
 
     def _serve(self) -> None:
         """Be libfuse's main thread."""
-        options: dict[str, Any] = {"auto_unmount": True, "intr": True, "fsname": "pvnet", "subtype": FILE}
+        options: dict[str, Any] = {"intr": True, "fsname": "pvnet", "subtype": FILE}
         if self.native.version >= _THREADS_OPTION:
             options["max_threads"] = options["max_idle_threads"] = MAX_THREADS
         if self._allow_other:
@@ -292,6 +298,27 @@ def check_directory(directory: Path) -> Path:
             raise ConfigError(f"mount {directory}: {why}") from None
         raise ConfigError(f"mount {directory}: {error.strerror}: expected an empty directory") from None
     return found
+
+
+def _start_guard(directory: Path) -> subprocess.Popen[bytes]:
+    """Start a process that unmounts ``directory`` when we end without having told it that we have done so.
+
+    libfuse has an option for that (auto_unmount), but what it starts gives up on a mount of a user who is not root.
+    """
+    return subprocess.Popen(
+        ["sh", "-c", 'read -r _ || exec fusermount3 -u -z -q -- "$1"', "pvnet-mount-guard", str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,  # a Ctrl-C is for us, not for it
+    )
+
+
+def _dismiss(guard: subprocess.Popen[bytes]) -> None:
+    """Tell it that there is nothing to do; it ends at once."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # somebody has killed it, or stopped it
+        guard.communicate(b"\n", timeout=_END_S)
 
 
 def _nothing(*_: object) -> None:

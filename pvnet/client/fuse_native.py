@@ -16,6 +16,7 @@ import ctypes
 import errno
 import os
 import select
+import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -78,6 +79,8 @@ def load() -> ModuleType:
         raise UnavailableError(f"mount needs libfuse 3 ({error}): apt install fuse3") from None
     if mfusepy.fuse_version_major != 3:
         raise UnavailableError("mount needs libfuse 3, only libfuse 2 is installed: apt install fuse3")
+    if shutil.which("fusermount3") is None:
+        raise UnavailableError("mount needs the program fusermount3: apt install fuse3")
     if not os.path.exists(DEVICE):  # noqa: PTH110 - a constant
         raise UnavailableError(f"mount needs {DEVICE}, which is not there: modprobe fuse, or give it to the container")
     if not os.access(DEVICE, os.R_OK | os.W_OK):

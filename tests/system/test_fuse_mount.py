@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from system_support import PATIENCE_S, TESTS, RunningLab, eventually, running, topology
 
-pytestmark = pytest.mark.needs("fusermount3", "fuse")
+pytestmark = [pytest.mark.needs("fusermount3", "fuse"), pytest.mark.timeout(240)]
 PVNET = str(Path(sys.executable).parent / "pvnet")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +10,13 @@ import typer
 
 from pvnet.cli.run import LabOption, TimeoutOption, run, say
 from pvnet.client import Lab
+from pvnet.client.device import DEVICE_PATH
 from pvnet.client.mdev import Mdevs
 from pvnet.client.vbus import VbusHost
 from pvnet.core.errors import ConfigError
 from pvnet.core.names import check_name
+from pvnet.pb.v1.management_pb2 import DeviceSocket, Management
+from pvnet.runtime.device_address import DeviceAddress
 from pvnet.runtime.snoop import split_snoop
 from pvnet.runtime.topology_net import check_port
 
@@ -23,11 +27,13 @@ def attach(
         typer.Argument(
             metavar="URI",
             help="tap:NAME[@NETNS], pcapng:FILE, replay:FILE, tcp[-listen]:HOST:PORT, tls[-listen]:HOST:PORT, "
-            "broker[-listen]:LAB, or vfio-user:PATH?mdev=UUID.",
+            "broker[-listen]:LAB; vfio-user:PATH?mdev=UUID; or unix:PATH, tcp:HOST:PORT[?ca=FILE&cert=FILE&key=FILE] "
+            "for /dev/ibmvmc.",
         ),
     ],
     switch: Annotated[
-        str | None, typer.Option("--switch", metavar="NAME", help="Which switch; needed only when there are several.")
+        str | None,
+        typer.Option("--switch", metavar="NAME", help="Which switch; needed when there are several, and for tcp:."),
     ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Take the port off again.")] = False,
     lab: LabOption = None,
@@ -38,7 +44,15 @@ def attach(
     With vfio-user:PATH?mdev=UUID the mediated device is served at that unix socket, for QEMU or any vfio-user client.
     Behind either may stand where its traffic is recorded: ?snoop=pcapng:FILE, ?mdev=UUID&snoop=pcapng:FILE; |COMMAND
     instead of FILE writes to the standard input of a command.
+
+    At unix:PATH, and at tcp:HOST:PORT without --switch, programs find /dev/ibmvmc of the management partition
+    (docs/device-protocol.md).  Beyond loopback both ends show certificates.
     """
+    if uri.startswith("unix:") or (uri.startswith("tcp:") and switch is None):
+        address = DeviceAddress.parse(uri).absolute(Path.cwd())
+        place, partition = run(_attach_device(str(address), lab, timeout, remove=remove))
+        say(f"{place}: {'removed' if remove else f'{DEVICE_PATH} of {partition}'}")
+        return
     uri, target = split_snoop(uri)
     snoop = "" if target is None else f"?snoop={target.absolute(Path.cwd())}"  # nodes have directories of their own
     if uri.startswith("vfio-user:"):
@@ -75,6 +89,19 @@ async def _attach_mdev(path: str, name: str, lab_name: str | None, timeout: floa
     async with Lab.join(lab_name) as lab:
         mdevs = Mdevs(lab, timeout=timeout)
         await (mdevs.detach(name, path) if remove else mdevs.attach(name, path))
+
+
+async def _attach_device(uri: str, lab_name: str | None, timeout: float, *, remove: bool) -> tuple[str, str]:
+    async with Lab.join(lab_name) as lab:
+        if lab.topology.management_partition is None:
+            raise ConfigError(
+                f"attach {uri[:80]}: lab {lab.name} has no management partition whose {DEVICE_PATH} could be attached; "
+                "a port of a switch needs --switch"
+            )
+        partition = lab.management_partition
+        command = Management(device_socket=DeviceSocket(uri=uri, remove=remove))
+        reply = await lab.command(partition, command, timeout=timeout)
+        return str(json.loads(reply.status_json)["uri"]), partition
 
 
 async def _attach(port: str, switch: str | None, lab_name: str | None, timeout: float, *, remove: bool) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from typing import Final
+from typing import Final, cast
 
 from pvnet.core.errors import ConfigError
 from pvnet.papr.errno import EMFILE, ENOENT
@@ -227,8 +227,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, if it may come and there is room."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
         server, sock = self._server, transport.get_extra_info("socket")
         if self._is_unix:
             uid = credentials(sock)[1]

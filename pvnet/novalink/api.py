@@ -119,6 +119,7 @@ class Api:
         self.counters: Counter[str] = Counter()
         self._routes: list[tuple[Route, re.Pattern[str]]] = []
         self._view: View | None = None
+        self._current = False
         self._cache: dict[tuple[str, str], tuple[str, bytes]] = {}
         self._cached_bytes = 0
         self._made_at = 0.0
@@ -188,12 +189,20 @@ class Api:
     # --- what the platform is --------------------------------------------------------------------------------------
 
     async def view(self) -> View:
-        """Return the platform as it is; ApiError when we have not heard of it yet."""
-        if self._view is None:
-            await self.wait_mirror(lambda: self._view is not None, PLATFORM_WAIT_S)
-        if self._view is None:
-            raise NoPlatformError("There is no session to the platform yet.")
+        """Return the platform as it is; NoPlatformError when nobody tells us of it for too long."""
+        if not self._current and not await self.wait_mirror(lambda: self._current, PLATFORM_WAIT_S):
+            raise NoPlatformError("There is no session to the platform now; it is being opened again.")
+        assert self._view is not None, "what is current has been shown"
         return self._view
+
+    def lost(self) -> None:
+        """The mirror no longer hears of changes: requests wait for :meth:`show` or :meth:`found`."""
+        self._current = False
+
+    def found(self) -> None:
+        """The mirror is what the platform is."""
+        self._current = True
+        self.ring()
 
     def show(self, happened: list[Happened]) -> None:
         """The mirror has changed: from now on show that, and tell the clients."""
@@ -202,10 +211,10 @@ class Api:
         self._view = View(mirror.system, tuple(mirror.partitions.values()), tuple(mirror.switches.values()))
         self._forget_documents()
         self._made_at = self.wall_clock()
+        self._current = True
         for one in happened:
             self._publish(one)
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self.ring()
 
     def _publish(self, one: Happened) -> None:
         assert self._view is not None, "show() has made it"

@@ -205,6 +205,7 @@ class NovalinkNode:
                 await self._follow(session)
             except PvnetError as error:
                 self.endpoint.log.warning("mirror_lost", error=str(error))
+            self.api.lost()
             if self.api.mirror.revision != before:
                 wait = _RETRY_S
             await asyncio.sleep(wait)
@@ -224,8 +225,11 @@ class NovalinkNode:
                 continue
             while (command := batch.next_command()) is not None:
                 batch.take(await session.manage(command, timeout=_READ_S))
+            happened = mirror.apply(batch)
             if batch.changes:
-                self.api.show(mirror.apply(batch))
+                self.api.show(happened)
+            else:
+                self.api.found()
 
     async def _fetch(self, session: VmcSession) -> None:
         fetch = Fetch()

@@ -88,7 +88,7 @@ class LabProcesses:
         port = make_port(broker.text(), lab.name, SUPERVISOR, unix=lab.unix)
         self.endpoint = Endpoint(port, lab=lab.name, name=SUPERVISOR, role="supervisor")
         self.endpoint.on("management", self._management)
-        self.platform.endpoint = self.endpoint
+        self.platform.rollout.endpoint = self.endpoint
         self._snoop = start_snoop(self.endpoint, self.topology)
         try:
             if self.supervisor.broker.choice.kind == "url":

@@ -14,8 +14,7 @@ from typing import Any, Final
 
 import structlog
 
-from pvnet.core.errors import DeadlineError, PeerDiedError, PvnetError
-from pvnet.pb.v1.envelope_pb2 import Envelope
+from pvnet.core.errors import PvnetError
 from pvnet.pb.v1.management_pb2 import (
     Adapter,
     CreateAdapter,
@@ -31,12 +30,11 @@ from pvnet.pb.v1.management_pb2 import (
     Partition,
     PowerOff,
     Switch,
-    UseTopology,
 )
 from pvnet.runtime import platform_edit as edit
-from pvnet.runtime.endpoint import Endpoint
 from pvnet.runtime.platform_edit import Refusal
 from pvnet.runtime.platform_ledger import Ledger
+from pvnet.runtime.platform_rollout import Rollout
 from pvnet.runtime.platform_view import (
     PARTITION_BYTES,
     REPLY_BYTES,
@@ -47,8 +45,7 @@ from pvnet.runtime.platform_view import (
     units,
 )
 from pvnet.runtime.supervisor import ConflictError, OffMode, Supervisor, UnknownNodeError
-from pvnet.runtime.topology import BRIDGE, HYPERVISOR, PartitionConfig, Topology
-from pvnet.runtime.topology_wire import packed
+from pvnet.runtime.topology import PartitionConfig, Topology
 
 _STATES: Final = {
     "off": Partition.OFF,
@@ -64,23 +61,18 @@ _MODES: Final[dict[int, OffMode]] = {
 }
 _WATCH_MOST_S: Final = 25.0
 _WATCHERS_MAX: Final = 256
-_USE_S: Final = 10.0
-"""Longest wait for a node to take another topology."""
 
 
 class PlatformAdmin:
     """See the module's text.
 
-    Commands that change the topology run one at a time.  A change is checked as a whole first, then the nodes that
-    it concerns take it, and only then it is in force; when one of them refuses, the others get the old topology back.
+    Commands that change the topology run one at a time.  A change is checked as a whole first (``platform_edit``), then
+    the nodes that it concerns take it (``platform_rollout``), and only then it is in force.
     """
 
     def __init__(self, topology: Topology, supervisor: Supervisor) -> None:
         self.topology = topology
-        self.next: Topology | None = None
-        """The one that nodes are being told of: a process that starts meanwhile gets this."""
-        self.endpoint: Endpoint | None = None
-        """How nodes are told; without one nothing can be changed."""
+        self.rollout = Rollout(supervisor)
         self.supervisor = supervisor
         self.ledger = Ledger(time.time_ns() // 1_000_000)
         self._log = structlog.get_logger().bind(node="supervisor")
@@ -98,7 +90,7 @@ class PlatformAdmin:
 
     def launching(self, name: str) -> Topology:
         """A node's process is about to start: return its topology."""
-        topology = self.next or self.topology
+        topology = self.rollout.next or self.topology
         for partition in topology.partitions:
             if partition.name == name:
                 self._memory[name] = partition.memory
@@ -319,72 +311,13 @@ class PlatformAdmin:
         old = self.topology
         if new is old:
             return
-        told: list[str] = []
-        self.next = new
         self._held.add(hold)
         try:
-            for node in self._concerned(old, new):
-                told.append(node)
-                try:
-                    await self._tell_node(node, new)
-                except Refusal as refusal:
-                    if not isinstance(refusal.__cause__, DeadlineError):  # who refuses has changed nothing
-                        told.remove(node)
-                    raise
-            if new.has_bridge and not old.has_bridge and BRIDGE not in told:
-                await self._start_bridge(old, new)
-            self.supervisor.use_topology(new)
-        except BaseException:
-            self.next = old
-            for node in told:
-                try:
-                    await self._tell_node(node, old)
-                except Refusal as refusal:  # it goes on with what it made of the new one, until it restarts
-                    self._log.error("topology_not_taken_back", of=node, why=str(refusal))
-            raise
+            await self.rollout.use(old, new)
         finally:
-            self.next = None
             self._held.discard(hold)
         self.topology = new
         self._put_changed(old)
-
-    async def _start_bridge(self, old: Topology, new: Topology) -> None:
-        """The lab's first switch: the process that has them was not needed before."""
-        self.supervisor.use_topology(new)
-        try:
-            await self.supervisor.power_on(BRIDGE)
-        except BaseException:
-            self.supervisor.use_topology(old)
-            raise
-
-    def _concerned(self, old: Topology, new: Topology) -> list[str]:
-        """Nodes that run and for which it makes a difference."""
-        nodes: list[str] = []
-        if _layout(old) != _layout(new):
-            nodes += [HYPERVISOR, *(host.name for host in new.mdev_hosts)]
-        if _network(old) != _network(new):
-            nodes.append(BRIDGE)
-        states = {node.name: node.state for node in self.supervisor.nodes()}
-        return [node for node in nodes if states.get(node) in {"starting", "running"}]
-
-    async def _tell_node(self, node: str, topology: Topology) -> None:
-        """Have a node use a topology; one that dies meanwhile starts again with it."""
-        if self.endpoint is None:
-            raise Refusal(ManagementReply.NOT_SUPPORTED, "the supervisor cannot reach the nodes of this lab")
-        command = Management(use_topology=UseTopology(topology=packed(topology)))
-        try:
-            await self.endpoint.wait_peer(node, timeout=_USE_S)
-            reply = await self.endpoint.call(node, Envelope(management=command), _USE_S, wait_for_peer=False)
-        except PeerDiedError as error:
-            self._log.warning("topology_at_restart", of=node, why=str(error))
-            return
-        except DeadlineError as error:
-            raise Refusal(ManagementReply.FAILED, str(error)) from error
-        except PvnetError as error:
-            raise Refusal(ManagementReply.FAILED, f"{node}: {error}") from None
-        answer = reply.management_reply
-        if answer.status != ManagementReply.OK:
-            raise Refusal(answer.status, f"{node}: {answer.text}")
 
     # --- the ledger --------------------------------------------------------------------------------------------------
 
@@ -456,20 +389,6 @@ class PlatformAdmin:
     def status(self) -> str:
         """Return what the supervisor knows about the lab, as JSON."""
         return json.dumps({"nodes": [node.model_dump() for node in self.supervisor.nodes()]})
-
-
-def _layout(topology: Topology) -> list[tuple[str, int, int]]:
-    """What the hypervisor and the mdev hosts make of partitions."""
-    return [(p.name, topology.lpar_id(p.name), p.memory) for p in topology.partitions]
-
-
-def _network(topology: Topology) -> tuple[object, ...]:
-    """What the bridge makes of a topology."""
-    venets = [
-        (p.name, [(topology.venet_slot(p, n), topology.venet_mac(p, n), v) for n, v in enumerate(p.venet)])
-        for p in topology.partitions
-    ]
-    return venets, [(s.name, s.mtu) for s in topology.switches]
 
 
 _CHANGES: Final[dict[str | None, Callable[[PlatformAdmin, Any], Awaitable[ManagementReply]]]] = {

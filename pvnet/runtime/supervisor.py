@@ -30,86 +30,53 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
 import structlog
 
-from pvnet.core.errors import ConfigError, PvnetError, RefusedError, UnreachableError
+from pvnet.core.errors import ConfigError, PvnetError, UnreachableError
 from pvnet.runtime import reaper
 from pvnet.runtime.broker import Broker
 from pvnet.runtime.child import Child, exit_text, last_lines, spawn
 from pvnet.runtime.lab_dir import LabDir, LabInfo, NodeInfo
 from pvnet.runtime.readiness import Readiness
-from pvnet.runtime.topology import BRIDGE, BROKER, HYPERVISOR, Topology
+from pvnet.runtime.supervisor_nodes import (
+    ConflictError,
+    Launch,
+    Node,
+    NodeSpec,
+    OffMode,
+    State,
+    StillRunningError,
+    SupervisorEvent,
+    UnknownNodeError,
+    dumped,
+    node_info,
+    node_specs,
+)
+from pvnet.runtime.topology import BRIDGE, BROKER, Topology
 from pvnet.runtime.topology_base import Restart
 from pvnet.transport.uri import BrokerUrl
 
-OffMode = Literal["normal", "guest", "immediate"]
-"""How a node is ended: asked, then killed; only asked; killed."""
-State = Literal["off", "starting", "running", "stopping", "failed"]
-Role = Literal["broker", "hypervisor", "bridge", "mdev_host", "partition", "manager", "novalink"]
+__all__ = [
+    "ConflictError",
+    "Launch",
+    "NodeSpec",
+    "OffMode",
+    "State",
+    "StillRunningError",
+    "Supervisor",
+    "SupervisorEvent",
+    "UnknownNodeError",
+]
+
 _WAVES: Final = ("hypervisor", "bridge", "mdev_host", "partition", "manager", "novalink")
 """In this order nodes start."""
 
 _FIRST_PAUSE_S: Final = 0.1
 _LAST_PAUSE_S: Final = 5.0
-
-
-class UnknownNodeError(ConfigError):
-    """The lab has no node of that name."""
-
-
-class ConflictError(RefusedError):
-    """The node is already in the wanted state, or on its way to another."""
-
-
-class StillRunningError(RefusedError):
-    """A node that was asked to end has not, and goes on."""
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSpec:
-    """What the supervisor knows about a node before it runs."""
-
-    name: str
-    role: Role
-    restart: Restart
-    autostart: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """How to start a node's process: a program (or Python module) and what it reads from standard input."""
-
-    program: tuple[str, ...]
-    module: bool = True
-    stdin: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class SupervisorEvent:
-    """Something for a person or a log: ``what`` happened to ``node``."""
-
-    node: str
-    what: str
-    text: str = ""
-
-
-@dataclass(slots=True)
-class _Node:
-    spec: NodeSpec
-    state: State = "off"
-    child: Child | None = None
-    watcher: asyncio.Task[None] | None = None
-    restarts: int = 0
-    ended: deque[float] = field(default_factory=deque)
-    """When it ended by itself lately: the restart policy's window."""
-    since: float = field(default_factory=time.time)
-    text: str = ""
 
 
 Launcher = Callable[[NodeSpec, BrokerUrl], Launch]
@@ -134,7 +101,7 @@ class Supervisor:
         on_state: Callable[[str], None] | None = None,
         base: Path | None = None,
     ) -> None:
-        self.topology, self._dumped = topology, _dumped(topology)
+        self.topology, self._dumped = topology, dumped(topology)
         self.directory = LabDir(topology.lab.name, base)
         self.broker = Broker(topology.broker, directory=self.directory.path, log=self.directory.log(BROKER))
         self.readiness: Readiness | None = None
@@ -143,8 +110,8 @@ class Supervisor:
         self._on_event = on_event
         self._on_state = on_state
         self._log = structlog.get_logger().bind(node="supervisor")
-        self._nodes = {spec.name: _Node(spec) for spec in node_specs(topology)}
-        self._broker_node = _Node(NodeSpec(BROKER, "broker", Restart(policy="always")))
+        self._nodes = {spec.name: Node(spec) for spec in node_specs(topology)}
+        self._broker_node = Node(NodeSpec(BROKER, "broker", Restart(policy="always")))
         self._reaper: subprocess.Popen[bytes] | None = None
         self._state: Literal["starting", "running", "stopping"] = "starting"
         self._since = time.time()
@@ -263,21 +230,21 @@ class Supervisor:
             if node.state not in {"off", "failed"}:
                 raise ConflictError(f"{name} is {node.state}")
         kept = {name: node for name, node in self._nodes.items() if name in specs or name == BRIDGE}
-        self._nodes = {**{name: kept.get(name) or _Node(spec) for name, spec in specs.items()}, **kept}
-        self.topology, self._dumped = topology, _dumped(topology)
+        self._nodes = {**{name: kept.get(name) or Node(spec) for name, spec in specs.items()}, **kept}
+        self.topology, self._dumped = topology, dumped(topology)
         self._publish()
 
     def nodes(self) -> list[NodeInfo]:
         """Return every node with its state, the broker first when it is ours."""
         own = [self._broker_node] if self.broker.choice.kind != "url" else []
-        return [_node_info(node) for node in [*own, *self._nodes.values()]]
+        return [node_info(node) for node in [*own, *self._nodes.values()]]
 
     def node(self, name: str) -> NodeInfo:
         """Return one node with its state.
 
         :raises UnknownNodeError: there is no such node.
         """
-        return _node_info(self._node(name))
+        return node_info(self._node(name))
 
     def state(self, name: str) -> State:
         """Return the state of one node.
@@ -302,7 +269,7 @@ class Supervisor:
 
     # --- nodes -------------------------------------------------------------------------------------------------------
 
-    def _node(self, name: str) -> _Node:
+    def _node(self, name: str) -> Node:
         try:
             return self._nodes[name]
         except KeyError:
@@ -313,12 +280,12 @@ class Supervisor:
         if self._state == "stopping":
             raise ConflictError(f"lab {self.topology.lab.name} is shutting down")
 
-    def _waves(self) -> list[list[_Node]]:
+    def _waves(self) -> list[list[Node]]:
         """Nodes that may start together, in order."""
         nodes = self._nodes.values()
         return [[n for n in nodes if n.spec.role == role] for role in _WAVES]
 
-    async def _start_together(self, nodes: list[_Node]) -> None:
+    async def _start_together(self, nodes: list[Node]) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 for node in nodes:
@@ -326,15 +293,15 @@ class Supervisor:
         except* PvnetError as failed:
             raise failed.exceptions[0] from None
 
-    async def _start_node(self, node: _Node) -> None:
+    async def _start_node(self, node: Node) -> None:
         """Start the process, wait until it serves, then watch it."""
         await self._bring_up(node)
         self._watch_on(node)
 
-    def _watch_on(self, node: _Node) -> None:
+    def _watch_on(self, node: Node) -> None:
         node.watcher = asyncio.get_running_loop().create_task(self._watch(node), name=f"watch {node.spec.name}")
 
-    async def _bring_up(self, node: _Node) -> None:
+    async def _bring_up(self, node: Node) -> None:
         """Start the process and wait until it serves.
 
         When it does not, it is gone and its state is failed:
@@ -363,7 +330,7 @@ class Supervisor:
         self._set(node, "running")
         return None
 
-    async def _wait_ready(self, node: _Node, child: Child, born_after: int) -> None:
+    async def _wait_ready(self, node: Node, child: Child, born_after: int) -> None:
         name, timeout = node.spec.name, self.topology.lab.ready_timeout_s
         assert self.readiness is not None
         ready = asyncio.ensure_future(self.readiness.wait_ready(name, born_after))
@@ -392,7 +359,7 @@ class Supervisor:
         lines = last_lines(self.directory.log(name), count=20)
         return next((line for line in reversed(lines) if line.startswith(f"{name}: ")), "")
 
-    async def _watch(self, node: _Node) -> None:
+    async def _watch(self, node: Node) -> None:
         """Wait for the end of a running node and do what its policy says, for as long as it is restarted."""
         policy = node.spec.restart.policy
         while node.child is not None:
@@ -406,7 +373,7 @@ class Supervisor:
             if not await self._restart(node):
                 return
 
-    async def _restart(self, node: _Node) -> bool:
+    async def _restart(self, node: Node) -> bool:
         """Start an ended node again, with pauses, until it serves (True) or has ended too often."""
         policy = node.spec.restart
         while True:
@@ -429,7 +396,7 @@ class Supervisor:
             else:
                 return True
 
-    async def _stop_node(self, node: _Node, *, kill: bool = False) -> None:
+    async def _stop_node(self, node: Node, *, kill: bool = False) -> None:
         """End a node whatever it is doing; one that is stopping already is waited for as long, or killed."""
         if node.state == "off":
             return
@@ -443,7 +410,7 @@ class Supervisor:
         if node.state == "stopping" and node.child is child:  # else somebody else has ended it, too
             self._set(node, "off", "" if not was_failed else node.text)
 
-    async def _ask_to_end(self, node: _Node, timeout: float) -> None:
+    async def _ask_to_end(self, node: Node, timeout: float) -> None:
         """Ask a running node to end; when it has not after ``timeout`` seconds, it is running as before."""
         child = node.child
         assert child is not None
@@ -461,7 +428,7 @@ class Supervisor:
         if node.state == "stopping" and node.child is child:
             self._set(node, "off")
 
-    async def _cancel_watcher(self, node: _Node) -> None:
+    async def _cancel_watcher(self, node: Node) -> None:
         watcher, node.watcher = node.watcher, None
         if watcher is not None:
             watcher.cancel()
@@ -482,7 +449,7 @@ class Supervisor:
             node.watcher = asyncio.get_running_loop().create_task(self._watch(node), name="watch broker")
         self._set(node, "running", self.broker.description)
 
-    async def _bring_up_broker(self, node: _Node) -> None:
+    async def _bring_up_broker(self, node: Node) -> None:
         """Start our broker again at its old address: the nodes reconnect by themselves."""
         await self.broker.restart(timeout=self.topology.lab.ready_timeout_s)
         node.child = self.broker.child
@@ -522,7 +489,7 @@ class Supervisor:
             self._reaper.wait()
             self._reaper = None
 
-    def _set(self, node: _Node, state: State, text: str = "") -> None:
+    def _set(self, node: Node, state: State, text: str = "") -> None:
         node.state, node.text, node.since = state, text, time.time()
         self._publish()
         if self._on_state is not None:
@@ -540,36 +507,3 @@ class Supervisor:
                 self.directory.write(self.info())
             except OSError as error:  # a full disk hides the news from `ps`; it must not stop the lab
                 self._log.error("lab_file_not_written", error=str(error))
-
-
-def _dumped(topology: Topology) -> dict[str, Any]:
-    """A topology as ``lab.json`` has it: without the broker and its password."""
-    return topology.model_dump(mode="json", by_alias=True, exclude={"broker"})
-
-
-def _node_info(node: _Node) -> NodeInfo:
-    child = node.child if node.child is not None and node.child.running else None
-    return NodeInfo(
-        name=node.spec.name,
-        role=node.spec.role,
-        state=node.state,
-        pid=child.pid if child is not None else None,
-        started=child.started if child is not None else None,
-        since=node.since,
-        restarts=node.restarts,
-        text=node.text,
-    )
-
-
-def node_specs(topology: Topology) -> list[NodeSpec]:
-    """Return the nodes of a topology in the order in which they start."""
-    specs = [NodeSpec(HYPERVISOR, "hypervisor", topology.hypervisor.restart)]
-    if topology.has_bridge:
-        specs.append(NodeSpec(BRIDGE, "bridge", topology.bridge.restart))
-    specs += [NodeSpec(h.name, "mdev_host", h.restart) for h in topology.mdev_hosts]
-    specs += [NodeSpec(p.name, "partition", p.restart, p.autostart) for p in topology.partitions]
-    if topology.manager is not None:
-        specs.append(NodeSpec(topology.manager.name, "manager", topology.manager.restart))
-    if topology.novalink is not None:
-        specs.append(NodeSpec(topology.novalink.name, "novalink", topology.novalink.restart))
-    return specs

@@ -97,7 +97,7 @@ class Rig:
         )
         self.admin = PlatformAdmin(topology, self.supervisor)
         self.nodes = Nodes()
-        self.admin.endpoint = self.nodes  # type: ignore[assignment]
+        self.admin.rollout.endpoint = self.nodes  # type: ignore[assignment]
 
     def _launch(self, spec: NodeSpec, broker: BrokerUrl) -> Launch:
         self.admin.launching(spec.name)
@@ -119,7 +119,7 @@ class Rig:
         assert (reply.status, says in reply.text) == (status, True), reply
         assert (self.admin.ledger.revision, self.admin.topology) == before, "nothing has changed"
         assert self.supervisor.topology is self.admin.topology
-        assert self.admin.next is None
+        assert self.admin.rollout.next is None
         return reply
 
     async def show(self, name: str) -> Partition:
@@ -434,5 +434,5 @@ async def test_the_first_switch_brings_the_bridge_and_takes_it_away_if_that_fail
 
 async def test_a_lab_without_reachable_nodes_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with rig(tmp_path) as lab:
-        monkeypatch.setattr(lab.admin, "endpoint", None)
+        monkeypatch.setattr(lab.admin.rollout, "endpoint", None)
         await lab.refused(CreatePartition(label="x"), Reply.NOT_SUPPORTED, "cannot reach the nodes")

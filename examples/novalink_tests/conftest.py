@@ -1,0 +1,3 @@
+"""The fixtures ``novalink`` and ``pvnet_lab``; run with ``pytest examples/novalink_tests``."""
+
+pytest_plugins = ["pvnet.client.pytest_plugin"]

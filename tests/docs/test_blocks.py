@@ -150,6 +150,18 @@ def test_console_block_with_tshark(block: Block, request: pytest.FixtureRequest)
 
 
 @pytest.mark.slow
+@pytest.mark.needs("gcc")
+@pytest.mark.parametrize("block", blocks("console gcc"), ids=lambda block: block.where)
+def test_console_block_with_a_compiler(block: Block, request: pytest.FixtureRequest) -> None:
+    check_with_lab(block, request)
+
+
+@pytest.mark.parametrize("block", blocks("c"), ids=lambda block: block.where)
+def test_c_block_is_an_example(block: Block) -> None:
+    assert block.text in [path.read_text() for path in (ROOT / "examples").glob("*.c")]
+
+
+@pytest.mark.slow
 @pytest.mark.needs("net-admin", "ip", "ping")
 @pytest.mark.parametrize("block", blocks("console root"), ids=lambda block: block.where)
 def test_console_block_as_root(block: Block, shell: Shell) -> None:
@@ -262,9 +274,9 @@ def test_the_built_in_lab_is_the_one_that_is_shown(tmp_path: Path) -> None:
 
 def test_no_block_is_of_a_kind_that_nobody_checks() -> None:
     kinds = {block.language for block in blocks()}
-    console = {"console", "console root", "console tshark", "console metronome"}
+    console = {"console", "console root", "console tshark", "console gcc", "console metronome"}
     console |= {"console thermometer", "console thermometer-by-hand"}
-    assert kinds == console | {"python", "toml", "toml expect-error", "text", "mermaid"}
+    assert kinds == console | {"c", "python", "toml", "toml expect-error", "text", "mermaid"}
 
 
 def test_the_network_document_shows_the_example_topology() -> None:

@@ -12,6 +12,7 @@ from pvnet.client import Lab
 from pvnet.client.vbus import VbusHost
 from pvnet.core.errors import ConfigError
 from pvnet.core.names import check_name
+from pvnet.vbus.switch import VLAN_DEFAULT
 
 T = TypeVar("T")
 
@@ -128,14 +129,23 @@ def switch(
 
 def _switch_lines(shown: dict[str, Any]) -> list[str]:
     lines = [f"switch {shown['name']}: MTU {shown['mtu']}, {len(shown['addresses'])} addresses, {shown['loops']} loops"]
+    addresses: list[tuple[str, ...]] = []
     rows = [("  PORT", "STATE", "RX", "RX BYTES", "TX", "TX BYTES", "DROPPED")]
     for port in shown["ports"]:
         drops = ", ".join(f"{reason} {n}" for reason, n in port["drops"].items() if n) or "0"
         rx, rx_bytes, tx, tx_bytes = (str(port[key]) for key in ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes"))
-        rows.append((f"  {port['name']}", port["state"], rx, rx_bytes, tx, tx_bytes, drops))
+        rows.append((f"  {port['name']}", port["state"] + _in_vlan(port["vlan"]), rx, rx_bytes, tx, tx_bytes, drops))
     lines += columns(rows)
-    lines += columns([(f"  {a['address']}", a["port"], f"{a['age_s']:.0f} s ago") for a in shown["addresses"]])
+    seen = [
+        (f"  {a['address']}", a["port"] + _in_vlan(a["vlan"]), f"{a['age_s']:.0f} s ago") for a in shown["addresses"]
+    ]
+    lines += columns(seen)
     return lines
+
+
+def _in_vlan(vlan: int | None) -> str:
+    """What is said of a port beside its state: nothing in the VLAN of all ports that nobody has put elsewhere."""
+    return "" if vlan in (None, VLAN_DEFAULT) else f", VLAN {vlan}"
 
 
 # --- buses ------------------------------------------------------------------------------------------------------------

@@ -451,8 +451,9 @@ def logical_partition(view: View, p: Partition) -> Resource:
         _group(
             "PartitionCapabilities",
             _leaf("DynamicLogicalPartitionIOCapable", True),
-            _leaf("DynamicLogicalPartitionMemoryCapable", True),
-            _leaf("DynamicLogicalPartitionProcessorCapable", True),
+            # What is changed while it runs is in force from its next start.
+            _leaf("DynamicLogicalPartitionMemoryCapable", False),
+            _leaf("DynamicLogicalPartitionProcessorCapable", False),
             _leaf("InternalAndExternalIntrusionDetectionCapable", False),
             _leaf("ResourceMonitoringControlOperatingSystemShutdownCapable", rmc_of(p) == "active"),
         ),
@@ -532,8 +533,6 @@ def client_network_adapter(view: View, p: Partition, a: Adapter) -> Resource:
         _leaf("DynamicReconfigurationConnectorName", code),
         _leaf("LocationCode", code),
         _leaf("LocalPartitionID", p.lpar_id),
-        _leaf("RequiredAdapter", False),
-        _leaf("VariedOn", p.state == Partition.State.RUNNING),
         _leaf("VirtualSlotNumber", a.slot),
         _leaf("Enabled", True),
         _leaf("MACAddress", a.mac.replace(":", "").upper()),
@@ -553,7 +552,7 @@ def client_network_adapter(view: View, p: Partition, a: Adapter) -> Resource:
     return Resource(
         CLIENT_NETWORK_ADAPTER,
         uuid,
-        _etag(a.revision, p.state, place),
+        _etag(a.revision, place),
         adapter_path(p, a),
         _content(CLIENT_NETWORK_ADAPTER, uuid, *children),
         a.revision,

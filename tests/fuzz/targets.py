@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from fuzz.target import Target
 from fuzz.target_capture import Capture, Conversions, Envelopes, Filters, Importers, Lines
+from fuzz.target_novalink import Documents
 from fuzz.target_vfio import Clients, Framing, Sessions
 
 BLOCK = 2000
@@ -23,5 +24,6 @@ TARGETS: Mapping[str, tuple[type[Target], float]] = {
     "session": (Sessions, 0.06),
     "client": (Clients, 0.02),
     "framing": (Framing, 0.01),
+    "novalink": (Documents, 0.03),
 }
 """Each target and its share of the inputs."""

@@ -136,10 +136,10 @@ def _switch_lines(shown: dict[str, Any]) -> list[str]:
         rx, rx_bytes, tx, tx_bytes = (str(port[key]) for key in ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes"))
         rows.append((f"  {port['name']}", port["state"] + _in_vlan(port["vlan"]), rx, rx_bytes, tx, tx_bytes, drops))
     lines += columns(rows)
-    seen = [
-        (f"  {a['address']}", a["port"] + _in_vlan(a["vlan"]), f"{a['age_s']:.0f} s ago") for a in shown["addresses"]
-    ]
-    lines += columns(seen)
+    for seen in shown["addresses"]:
+        where = seen["port"] + _in_vlan(seen["vlan"])
+        addresses.append((f"  {seen['address']}", where, f"{seen['age_s']:.0f} s ago"))
+    lines += columns(addresses)
     return lines
 
 

@@ -137,6 +137,24 @@ def test_another_incarnation_of_the_partition_brings_its_own_memory() -> None:
     run_unix(scenario, seconds=20)
 
 
+def test_memory_of_the_next_life_is_taken_and_used_when_that_has_begun() -> None:
+    async def scenario(rig: Rig) -> None:
+        hypervisor, one, two = Hypervisor(), Partition(), Partition(2 * SIZE)
+        hypervisor.allowed = (SIZE, 2 * SIZE)
+        await hypervisor.start(rig)
+        await one.start(rig)
+        await until(lambda: one.hcalls.mapped)
+        await rig.kill(one.endpoint)
+        await until(lambda: hypervisor.memories.used == [])
+        one.memory.close()
+        await two.start(rig)
+        await until(lambda: hypervisor.endpoint.counters["memory_of_another_life"] > 0)
+        assert not two.hcalls.mapped, "what is in force is still the old size"
+        two.memory.close()
+
+    run_unix(scenario, seconds=20)
+
+
 def test_offers_that_are_refused() -> None:
     async def scenario(rig: Rig) -> None:
         hypervisor = Hypervisor()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from interop.novalink.client import FETCH, Program, environment_of, program
-from interop.novalink.lab import Lab, lab_up
+from interop.novalink.lab import EAST, Lab, lab_up
 
 
 def _have(client: str, complete: str = ".complete") -> None:
@@ -43,9 +43,9 @@ def shared_lab() -> Iterator[Lab]:
         yield lab
 
 
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    """A lab of the test's own."""
+@pytest.fixture(scope="module")
+def changed_lab() -> Iterator[Lab]:
+    """A lab for tests that change it."""
     with lab_up() as lab:
         yield lab
 
@@ -59,8 +59,17 @@ def reader(pypowervm: None, shared_lab: Lab) -> Iterator[Program]:
 
 
 @pytest.fixture
-def client(pypowervm: None, lab: Lab) -> Iterator[Program]:
-    """A program that is logged on to the test's own lab."""
+def lab(pypowervm: None, changed_lab: Lab) -> Iterator[Lab]:
+    """A lab as it was at its start; what the test does to it is undone afterwards, by the same means."""
+    yield changed_lab
+    with program(changed_lab.endpoint["ca"]) as running:
+        running.log_on(**changed_lab.by_password)
+        running.restore(uuid=EAST)
+
+
+@pytest.fixture
+def client(lab: Lab) -> Iterator[Program]:
+    """A program that is logged on to a lab that it may change."""
     with program(lab.endpoint["ca"]) as running:
         running.log_on(**lab.by_password)
         yield running

@@ -271,9 +271,10 @@ class Program:
         self.session.get_event_listener().subscribe(self.translated)
 
     def unlisten(self):
-        """Stop it; how long that took."""
+        """Stop it; how long that took.  Not by its ``shutdown``, which forgets every other handler."""
         started = time.monotonic()
-        self.session.get_event_listener().shutdown()
+        for handler in (self.listener, self.translated):
+            self.session.get_event_listener().unsubscribe(handler)
         for thread in threading.enumerate():
             if isinstance(thread, adp._EventPollThread):
                 thread.join(30)
@@ -353,7 +354,30 @@ class Program:
         """Delete by a wrapper that was read earlier."""
         self.held[key].delete()
 
+    def restore(self, uuid):
+        """Undo what a test did to the lab: the partition with this UUID is the one that tests change."""
+        for part in LPAR.get(self.adapter):
+            if part.name == "west":
+                power.PowerOp.start(part, timeout=60)
+            elif part.uuid == uuid:
+                power.PowerOp.stop(part, opts=power_opts.PowerOffOpts().vsp_hard(), timeout=60)
+                off = part.refresh()
+                off.name, off.mem_config.desired = "East End", 64
+                off.update()
+                for one in CNA.get(self.adapter, parent=part):
+                    if one.slot != 4:
+                        one.delete()
+            elif not part.is_mgmt_partition:
+                power.PowerOp.stop(part, opts=power_opts.PowerOffOpts().vsp_hard(), timeout=60)
+                part.refresh().delete()
+        for switch in self._switches():
+            if switch.name != "ETHERNET0":
+                switch.refresh().delete()
+
     # --- network ---
+
+    def _switches(self):
+        return network.VSwitch.get(self.adapter, parent_type=managed_system.System, parent_uuid=self.adapter.sys_uuid)
 
     def _adapter_facts(self, adapter):
         return {
@@ -406,7 +430,7 @@ class Program:
     def networks(self):
         """Switches and virtual networks."""
         parent = {"parent_type": managed_system.System, "parent_uuid": self.adapter.sys_uuid}
-        switches = network.VSwitch.get(self.adapter, **parent)
+        switches = self._switches()
         names = {switch.related_href: switch.name for switch in switches}
         networks = network.VNet.get(self.adapter, **parent)
         return {
@@ -433,8 +457,8 @@ class Program:
 
     def delete_switch(self, name):
         """Delete a virtual switch."""
-        parent = {"parent_type": managed_system.System, "parent_uuid": self.adapter.sys_uuid}
-        network.VSwitch.search(self.adapter, one_result=True, name=name, **parent).delete()
+        (found,) = [switch for switch in self._switches() if switch.name == name]
+        found.delete()
 
     # --- shapes ---
 
@@ -495,6 +519,7 @@ def main():
             answer = {"error": describe(error)}
         out.write(json.dumps(answer) + "\n")
         out.flush()
+    os._exit(0)  # pypowervm's event thread would wait for its last answer
 
 
 if __name__ == "__main__":

@@ -21,7 +21,11 @@ LENGTH_MAX: Final = 2048
 CONDITIONS_MAX: Final = 16
 """Most conditions and parentheses of a search."""
 _EXAMPLE: Final = "(PartitionName=='name')"
-_CONDITION: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9_-]*)\s*(==|!=|<=|>=|<|>)\s*(?:'([0-9]+)'|([^\s'()&|=<>!]+))\s*")
+_MARK: Final = "\x00"
+"""Around the number of a quoted value that has been taken out; no text of a client's has it."""
+_CONDITION: Final = re.compile(
+    r"\s*([A-Za-z][A-Za-z0-9_-]*)\s*(==|!=|<=|>=|<|>)\s*(?:\x00([0-9]+)\x00|([^\s'()&|=<>!\x00]+))\s*"
+)
 _RAW_QUOTED: Final = re.compile(r"'([^']*)'")
 _QUOTED: Final = re.compile(r"'(.*?)'(?=\s*(?:\)|&&|\|\||$))", re.DOTALL)
 _ORDER: Final = MappingProxyType({"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge})
@@ -67,7 +71,7 @@ class _Reader:
     def _unexpected(self) -> RequestError:
         rest = self._text[self._at :].strip()
         for number, value in enumerate(self._values):
-            rest = rest.replace(f"'{number}'", f"'{value}'", 1)
+            rest = rest.replace(f"{_MARK}{number}{_MARK}", f"'{value}'")
         return _bad(repr(rest[:60]) if rest else "the end of the search")
 
     def _take(self, word: str) -> bool:
@@ -104,8 +108,6 @@ class _Reader:
             raise self._unexpected()
         self._at = match.end()
         name, how, quoted, plain = match.groups()
-        if quoted is not None and int(quoted) >= len(self._values):
-            raise self._unexpected()
         value = plain if quoted is None else self._values[int(quoted)]
         self.names.add(name)
         return _condition(name, how, value)
@@ -120,20 +122,23 @@ def _condition(name: str, how: str, value: str) -> _Test:
 
 
 def _values_out(expression: str) -> tuple[str, list[str]]:
-    """Return the expression, decoded, with a number for each quoted value; and the values, decoded.
+    """Return the expression, decoded, with the number of each quoted value in its place; and the values, decoded.
 
     Quotation marks as such delimit values; a client that encodes even them has encoded the whole.
     """
     values: list[str] = []
 
-    def take(match: re.Match[str]) -> str:
-        values.append(unquote(match.group(1)) if quoted else match.group(1))
-        return f"'{len(values) - 1}'"
+    def take(value: str) -> str:
+        values.append(value)
+        return f"{_MARK}{len(values) - 1}{_MARK}"
 
-    quoted = "'" in expression
-    if quoted:
-        return unquote(_RAW_QUOTED.sub(take, expression)), values
-    return _QUOTED.sub(take, unquote(expression)), values
+    text = ""
+    for number, piece in enumerate(_RAW_QUOTED.split(expression)):
+        decoded = unquote(piece)
+        if _MARK in decoded:
+            raise _bad("a character that no name has")
+        text += take(decoded) if number % 2 else decoded
+    return _QUOTED.sub(lambda match: take(match.group(1)), text), values
 
 
 def fields_of(resource: Resource) -> Fields:

@@ -46,6 +46,9 @@ def _found(expression: str) -> list[int]:
         ("(PartitionID=='1'%7C%7CPartitionID=='3'&&PartitionState=='running')", [1]),
         ("((PartitionID==1)||(PartitionID==3))&&(PartitionState=='error')", [3]),
         (" ( PartitionID == 1 ) ", [1]),
+        ("(PartitionID==%270%27||PartitionName=='mp')", [1]),
+        ("(PartitionID==%271%27&&PartitionName=='mp')", [1]),
+        ("(PartitionID=='0')", []),
         ("(ResourceMonitoringIPAddress=='10.0.0.2')", [2]),
         ("(ResourceMonitoringIPAddress!='10.0.0.2')", [1, 3]),
     ],
@@ -67,6 +70,8 @@ def test_searches(expression: str, ids: list[int]) -> None:
         ("(" * (CONDITIONS_MAX + 1), f"more than {CONDITIONS_MAX}"),
         ("&&".join(["PartitionID==1"] * (CONDITIONS_MAX + 1)), f"more than {CONDITIONS_MAX}"),
         ("x" * 5000, "5000 characters"),
+        ("(PartitionID==%000%00)", "a character that no name has"),
+        ("(PartitionID=='a%00')", "a character that no name has"),
         ("(Nonsense=='1')", "no field Nonsense; there are .*PartitionName"),
     ],
 )

@@ -152,6 +152,11 @@ class Table:
     def __len__(self) -> int:
         return len(self._idle) + len(self._busy)
 
+    @property
+    def busy_ones(self) -> int:
+        """Connections of which something is being answered."""
+        return len(self._busy)
+
     async def room(self) -> None:
         """Wait until there is room for one more; closes one that is idle if that makes it."""
         while len(self) >= self.most:
@@ -210,7 +215,6 @@ class Listener:
         loop = asyncio.get_running_loop()
         table = self._server.table
         while True:
-            await table.room()
             try:
                 sock, address = await loop.sock_accept(self._sock)
             except OSError as error:
@@ -221,6 +225,11 @@ class Listener:
                     raise
                 continue
             entry = Entry(sock, address[:2], secure=self._tls is not None)
+            try:
+                await table.room()  # only now: nobody is closed for one who does not come
+            except asyncio.CancelledError:
+                sock.close()
+                raise
             table.add(entry)
             task = loop.create_task(self._serve(entry), name="novalink-connection")
             self._shaking.add(task)

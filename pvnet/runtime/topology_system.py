@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from functools import lru_cache
 from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
@@ -26,6 +27,7 @@ PROCESSORS_MAX: Final = 4096
 _MIB: Final = 1 << 20
 
 
+@lru_cache(maxsize=1 << 14)  # a lab of a thousand partitions asks for the same ones at every change
 def made_uuid(*names: str) -> str:
     """Return the UUID of what has these names, lower case."""
     return str(uuid.uuid5(_NAMESPACE, "/".join(names)))

@@ -208,7 +208,8 @@ class Api:
         """The mirror has changed: from now on show that, and tell the clients."""
         mirror = self.mirror
         assert mirror.system is not None, "it has had a picture"
-        self._view = View(mirror.system, tuple(mirror.partitions.values()), tuple(mirror.switches.values()))
+        partitions, switches = tuple(mirror.partitions.values()), tuple(mirror.switches.values())
+        self._view = View(mirror.system, partitions, switches, dict(mirror.switch_ids))
         self._forget_documents()
         self._made_at = self.wall_clock()
         self._current = True

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 from pvnet.core.errors import PvnetError
@@ -174,11 +175,14 @@ class Mirror:
         self.partitions: dict[str, Partition] = {}
         """By name of the node, in the platform's order."""
         self.switches: dict[str, Switch] = {}
+        self.switch_ids: dict[str, int] = {}
+        """Number of each switch; who stays keeps it, whatever becomes of the others."""
 
     def restore(self, fetch: Fetch, *, missed: bool = True) -> list[Happened]:
         """Take a whole picture; unless it is the first one, or nothing can have been missed, say so."""
         first = self.system is None
         self.system, self.partitions, self.switches = fetch.system, fetch.partitions, fetch.switches
+        self._number_switches()
         self.revision = fetch.revision
         if first or not missed:
             return []
@@ -203,6 +207,7 @@ class Mirror:
             self.system = batch.system
         if batch.switches is not None:
             self.switches = batch.switches
+            self._number_switches()
         for name, partition in batch.partitions.items():
             if partition is None:
                 self.partitions.pop(name, None)
@@ -211,6 +216,11 @@ class Mirror:
                 known[name] = partition.uuid
         self.revision = max(self.revision, batch.revision)
         return list(self._told(batch.changes, known))
+
+    def _number_switches(self) -> None:
+        kept = {name: number for name, number in self.switch_ids.items() if name in self.switches}
+        free = (number for number in count() if number not in set(kept.values()))
+        self.switch_ids = {name: kept[name] if name in kept else next(free) for name in self.switches}
 
     def _told(self, changes: Iterable[Change], known: dict[str, str]) -> Iterable[Happened]:
         for change in changes:

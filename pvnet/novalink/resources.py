@@ -7,8 +7,8 @@ the schema allows, else it has the value of a plain system.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Interface
 from types import MappingProxyType
@@ -45,6 +45,7 @@ from pvnet.novalink.names import (
 from pvnet.pb.v1.management_pb2 import Adapter, Partition, Processors, ScmVolume, Switch, System
 
 _SCHEMA: Final = "V1_0"
+_NO_IDS: Final[Mapping[str, int]] = MappingProxyType({})
 _SHORT: Final = 32
 _COMPATIBILITY: Final = "POWER8"
 _MODES: Final = ("default", "POWER6", "POWER6_Plus", "POWER7", "POWER8")
@@ -96,6 +97,8 @@ class View:
     system: System
     partitions: tuple[Partition, ...] = ()
     switches: tuple[Switch, ...] = ()
+    switch_ids: Mapping[str, int] = field(default_factory=lambda: _NO_IDS)
+    """SwitchID by the switch's name; without one, where it stands among the others."""
 
     def partition(self, uuid: str) -> Partition | None:
         """Return the partition of this UUID, in either case."""
@@ -122,7 +125,10 @@ class View:
         return next((s for s in self.switches if s.name == name), None)
 
     def switch_id(self, switch: Switch) -> int:
-        """Return SwitchID: where the switch stands among the others."""
+        """Return SwitchID."""
+        number = self.switch_ids.get(switch.name)
+        if number is not None:
+            return number
         return next((i for i, s in enumerate(self.switches) if s.name == switch.name), 0)
 
     def switch_of(self, adapter: Adapter) -> Switch | None:

@@ -17,7 +17,7 @@ from pvnet.novalink.sessions import TOKEN_BYTES, LogOn
 
 _AT_ONCE: Final = 2
 """Checks at once: each takes tens of MiB for tens of milliseconds."""
-_WAITING_MAX: Final = 64
+_WAITING_MAX: Final = 512
 _TCP_TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _TABLE_MAX: Final = 4 << 20
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from novalink_rig import UUIDS, Platform, partition
 
 from pvnet.novalink.mirror import Fetch, Mirror, MirrorError
-from pvnet.pb.v1.management_pb2 import Change, ManagementReply, Partition
+from pvnet.pb.v1.management_pb2 import Change, ManagementReply, Partition, Switch
 
 
 async def fetched(platform):
@@ -72,6 +72,20 @@ async def test_a_list_of_changes_that_was_too_short_is_said_to_be():
     (happened,) = await caught_up(mirror, platform)
     assert happened.object == Change.OBJECT_UNSPECIFIED
     assert same(mirror, platform)
+
+
+async def test_a_switch_keeps_its_number_when_another_goes():
+    platform, mirror = Platform(), Mirror()
+    for name in ("a", "b"):
+        platform.ledger.put_switch(Switch(name=name, uuid=name))
+    mirror.restore(await fetched(platform))
+    assert mirror.switch_ids == {"net0": 0, "a": 1, "b": 2}
+    platform.ledger.drop_switch("a")
+    await caught_up(mirror, platform)
+    assert mirror.switch_ids == {"net0": 0, "b": 2}
+    platform.ledger.put_switch(Switch(name="c", uuid="c"))
+    await caught_up(mirror, platform)
+    assert mirror.switch_ids == {"net0": 0, "b": 2, "c": 1}
 
 
 @pytest.mark.parametrize(

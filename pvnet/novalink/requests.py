@@ -52,6 +52,7 @@ _VALUE_MAX: Final = 1024
 _MIB: Final = 1 << 20
 _MAC: Final = re.compile(r"(?:[0-9A-F]{2}:?){5}[0-9A-F]{2}", re.IGNORECASE)
 _VLAN_MAX: Final = 4094
+_SLOT_MIN: Final = 2
 _SLOT_MAX: Final = 65535
 _BAD: Final = 400
 
@@ -546,11 +547,16 @@ def create_adapter(data: bytes, view: View, partition: Partition) -> Parsed[Crea
     command = CreateAdapter(partition=partition.name)
     slot = fields.get("VirtualSlotNumber")
     if slot is not None:
-        command.slot = _number("VirtualSlotNumber", slot, 2, _SLOT_MAX)
+        command.slot = _number("VirtualSlotNumber", slot, _SLOT_MIN, _SLOT_MAX)
     for name in ("UseNextAvailableSlotID", "UseNextAvailableHighSlotID"):
         wanted = fields.get(name)
-        if wanted is not None and _flag(name, wanted) and slot is not None:
+        if wanted is None or not _flag(name, wanted):
+            continue
+        if slot is not None:
             raise _bad("Invalid value", f"{name}: true, but there is a VirtualSlotNumber")
+        if name == "UseNextAvailableHighSlotID":
+            above = max((a.slot for a in partition.adapters), default=_SLOT_MIN - 1) + 1
+            command.slot = above if above <= _SLOT_MAX else 0
     mac = fields.get("MACAddress")
     if mac:
         command.mac = _mac(mac)

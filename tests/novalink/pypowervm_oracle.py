@@ -50,6 +50,7 @@ system = managed_system.System.wrap(response("system"))
 lpars = logical_partition.LPAR.wrap(response("partitions"))
 cnas = network.CNA.wrap(response("adapters"))
 switches = network.VSwitch.wrap(response("switches"))
+by_id = {switch.switch_id: switch for switch in switches}
 failed = job.Job.wrap(response("job"))
 error = http_error.HttpError.wrap(response("error").entry)
 facts = {
@@ -61,10 +62,10 @@ facts = {
     "order": [[BP_EL_ORDER.index(child.tag) for child in p.element if child.tag in BP_EL_ORDER] for p in lpars],
     "dedicated": [p.proc_config.has_dedicated for p in lpars],
     "cnas": [[a.mac, a.slot, a.pvid, a.lpar_id, a.vswitch_id, a.is_trunk, a.enabled] for a in cnas],
-    "plugged": [a.vswitch_uri == switches[a.vswitch_id].related_href for a in cnas],
+    "plugged": [a.vswitch_uri == by_id[a.vswitch_id].related_href for a in cnas],
     "switches": [[s.name, s.switch_id, s.mode, len(s.vnet_uri_list)] for s in switches],
     "networks": [
-        [n.name, n.vlan, n.vswitch_id, n.tagged, n.associated_switch_uri == switches[n.vswitch_id].related_href]
+        [n.name, n.vlan, n.vswitch_id, n.tagged, n.associated_switch_uri == by_id[n.vswitch_id].related_href]
         for n in network.VNet.wrap(response("networks"))
     ],
     "volumes": [[v.size, v.assoc_partition_id] for v in pmem.VirtualPMEMVolume.wrap(response("volumes"))],

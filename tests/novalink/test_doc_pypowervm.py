@@ -86,6 +86,8 @@ if ENVIRONMENT is not None:
         assert capable["linux_capable"]
         assert not capable["active_lpar_mobility_capable"]
         assert "default" in facts.pop("modes")
+        other = facts["switches"][1][1]
+        assert other == 1
         assert all(order == sorted(order) for order in facts.pop("order"))
         assert facts == {
             "system": [rig.SYSTEM_UUID, "lab one", "8247-22L*PVNET01", 61440, 15.05],
@@ -96,13 +98,13 @@ if ENVIRONMENT is not None:
                 [rig.IBMI.upper(), "ibmi", 3, "error", "OS400", "inactive", 64, "73"],
             ],
             "dedicated": [False, False, True],
-            "cnas": [["02000000000A", 2, 1, 2, 0, False, True], ["02000000000B", 3, 22, 2, 1, False, True]],
+            "cnas": [["02000000000A", 2, 1, 2, 0, False, True], ["02000000000B", 3, 22, 2, other, False, True]],
             "plugged": [True, True],
-            "switches": [["ETHERNET0", 0, "Veb", 1], ["other", 1, "Veb", 2]],
+            "switches": [["ETHERNET0", 0, "Veb", 1], ["other", other, "Veb", 2]],
             "networks": [
                 ["VLAN1-ETHERNET0", 1, 0, False, True],
-                ["VLAN1-other", 1, 1, False, True],
-                ["VLAN22-other", 22, 1, True, True],
+                ["VLAN1-other", 1, other, False, True],
+                ["VLAN22-other", 22, other, True, True],
             ],
             "volumes": [[128, 2]],
             "events": [
@@ -140,7 +142,7 @@ if ENVIRONMENT is not None:
         assert (rebuilt.processors.dedicated, rebuilt.processors.units) == (True, 200)
 
         plugged = requests.create_adapter(made["plug"], seen, guest).command
-        assert plugged == CreateAdapter(partition="lpar2", mac="02:00:00:aa:bb:cc", switch="other", vlan=22)
+        assert plugged == CreateAdapter(partition="lpar2", slot=4, mac="02:00:00:aa:bb:cc", switch="other", vlan=22)
         moved = requests.modify_adapter(made["vlan"], seen, guest, guest.adapters[0]).command
         assert moved == ModifyAdapter(partition="lpar2", slot=2, if_revision=72, vlan=33)
         assert requests.create_switch(made["switch"], seen).command == CreateSwitch(label="NEW")

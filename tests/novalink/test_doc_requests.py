@@ -368,10 +368,22 @@ def test_create_adapter() -> None:
         rig.field("OvsBridge", "br-int"),
         rig.link("AssociatedVirtualSwitch", f"{SWITCH_1}?group=None"),
     )
-    assert made == CreateAdapter(partition="lpar2", mac="02:aa:bb:cc:dd:ee", vlan=22, switch="other")
+    assert made == CreateAdapter(partition="lpar2", slot=4, mac="02:aa:bb:cc:dd:ee", vlan=22, switch="other")
     assert ignored == ("OvsBridge",)
     assert _create_adapter(rig.field("VirtualSlotNumber", "7")) == (CreateAdapter(partition="lpar2", slot=7), ())
     assert _create_adapter() == (CreateAdapter(partition="lpar2"), ())
+
+
+def test_the_next_slot() -> None:
+    """The high one is above all that are used; the other one is the platform's choice."""
+    seen = rig.view()
+    mp, guest = seen.partitions[:2]
+    high = rig.document("ClientNetworkAdapter", rig.field("UseNextAvailableHighSlotID", "true"))
+    any_one = rig.document("ClientNetworkAdapter", rig.field("UseNextAvailableSlotID", "true"))
+    assert create_adapter(high, seen, mp).command.slot == 2
+    assert create_adapter(any_one, seen, guest).command.slot == 0
+    guest.adapters[0].slot = 65535
+    assert create_adapter(high, seen, guest).command.slot == 0
 
 
 @pytest.mark.parametrize(

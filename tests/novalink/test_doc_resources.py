@@ -160,10 +160,20 @@ def test_adapter_switch_and_network() -> None:
     assert used.children[0].attributes["href"] == lan.path
     assert [(s.name, vlan) for s, vlan in seen.networks()] == [("lan", 1), ("other", 1), ("other", 22)]
     network = virtual_network(seen, *seen.networks()[2])
-    assert (network.content.value("NetworkVLANID"), network.content.value("VswitchID")) == ("22", "1")
+    assert network.content.value("NetworkVLANID") == "22"
+    assert network.content.value("VswitchID") == second.content.value("VirtualSwitchID")
     switch = network.content.child("AssociatedSwitch")
     assert switch is not None
     assert switch.attributes["href"] == virtual_switch(seen, seen.switches[1]).path
+
+
+def test_switches_keep_the_numbers_that_they_are_given() -> None:
+    seen = rig.view()
+    numbered = View(seen.system, seen.partitions, seen.switches, {"lan": 4, "other": 7})
+    first, second = (client_network_adapter(numbered, rig.guest_of(seen), a) for a in rig.guest_of(seen).adapters)
+    assert (first.content.value("VirtualSwitchID"), second.content.value("VirtualSwitchID")) == ("4", "7")
+    assert virtual_switch(numbered, seen.switches[1]).content.value("SwitchID") == "7"
+    assert first.etag != client_network_adapter(seen, rig.guest_of(seen), rig.guest_of(seen).adapters[0]).etag
 
 
 def test_an_adapter_without_a_switch() -> None:

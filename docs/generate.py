@@ -53,6 +53,7 @@ from pvnet.mdev.ccw_states import TABLE as CCW_TABLE
 from pvnet.mdev.ccw_states import Event as CcwEvent
 from pvnet.mdev.ccw_states import State as CcwState
 from pvnet.mdev.vfio_user_server import ServerLimits
+from pvnet.novalink import catalog as novalink_catalog
 from pvnet.papr import crq_link
 from pvnet.papr import errno as errno_module
 from pvnet.papr.hcall import HcallOpcode, HcallRc
@@ -83,7 +84,17 @@ from pvnet.vmc.router import RouterRc, RouterService
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = tuple(
     ROOT / "docs" / name
-    for name in ("vmc.md", "scm.md", "vbus.md", "network.md", "mdev.md", "capture.md", "topology.md", "cli.md")
+    for name in (
+        "vmc.md",
+        "scm.md",
+        "vbus.md",
+        "network.md",
+        "mdev.md",
+        "novalink.md",
+        "capture.md",
+        "topology.md",
+        "cli.md",
+    )
 )
 PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 DECISION = re.compile(r"(?:(?:A )?[Dd]oubts? decided|Decided(?: here)?)(?:\s*\(.*?\))?[.:]\s+(.*)", re.DOTALL)
@@ -710,6 +721,15 @@ def verbs() -> str:
     return table(("verb", "what it does"), [(f"`{verb.name}`", verb.help) for verb in VERBS])
 
 
+def novalink_requests() -> str:
+    """List the requests of the REST interface."""
+    rows = [
+        (row.method, f"`{row.path.removeprefix('/rest/api')}`", str(row.tier), row.state, row.note)
+        for row in novalink_catalog.CATALOG
+    ]
+    return table(("method", "path below `/rest/api`", "tier", "answered", "note"), rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "crq-link": lambda: diagram(crq_link.TRANSITIONS, crq_link.LinkAction.IGNORE),
     "partition-link": lambda: diagram(link_table(HARDENED), LinkAction.IGNORE),
@@ -781,6 +801,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "capture-transcript": lambda: drawing(vmc_transcript.__doc__),
     "capture-rules": lambda: drawing(expect.__doc__),
     "capture-decisions": lambda: decisions(SOURCES_OF_CAPTURE_DECISIONS),
+    "novalink-requests": novalink_requests,
     "topology-keys": topology_keys,
     "verbs": verbs,
 }

@@ -8,6 +8,7 @@ others find one running lab.  What a block needs stands behind ``console``: ``ro
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -32,6 +33,9 @@ THERMOMETER = ROOT / "examples" / "vbus_device"
 METRONOME = ROOT / "examples" / "mdev_device"
 PROGRAMS = {"router_echo.py": "b'hello, hypervisor'\n", "ring_pair.py": "1000 b'MESSAGE 0' b'MESSAGE 999'\n"}
 """The examples that documents show, and what they print."""
+NOVALINK = Path("examples/novalink.pvnet.toml")
+YOUR_TESTS = ("pytest your/tests", "bash -c 'test -s $REQUESTS_CA_BUNDLE'")
+"""A step of a job with tests of somebody else, and what stands for them."""
 NAMESPACES = ("pvnet-left", "pvnet-right")
 
 
@@ -83,7 +87,9 @@ class Shell:
         runtime.mkdir(mode=0o700)
         self.runtime = runtime
         path = os.pathsep.join([str(BIN), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-        self.environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "PATH": path, **environment}
+        state = str(runtime.parent / "state")
+        own = {"XDG_RUNTIME_DIR": str(runtime), "XDG_STATE_HOME": state, "PATH": path}
+        self.environment = {**os.environ, **own, **environment}
         for name in ("PVNET_LAB", "PVNET_DEBUG", "PVNET_LOG", "CI"):
             self.environment.pop(name, None)
 
@@ -96,7 +102,7 @@ class Shell:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=60,
+            timeout=100,
         )
 
     def close(self) -> None:
@@ -122,11 +128,21 @@ def shell_with_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     shell.close()
 
 
+def at_free_ports(command: str, directory: Path) -> str:
+    """The command with a copy of the example whose ports are free: tests run beside each other."""
+    if str(NOVALINK) not in command:
+        return command
+    copy = directory / NOVALINK.name
+    text = re.sub(r"^\[novalink\].*$", "[novalink]\nport = 0\nhttp_port = 0", (ROOT / NOVALINK).read_text(), flags=re.M)
+    copy.write_text(text)
+    return command.replace(str(NOVALINK), str(copy))
+
+
 def check(block: Block, run: Shell) -> None:
     """Run the commands of a block and compare."""
     assert commands(block), "a console block without a command"
     for command, expected, code in commands(block):
-        done = run("bash", "-c", INSTEAD.get(command, command))
+        done = run("bash", "-c", at_free_ports(INSTEAD.get(command, command), run.runtime.parent))
         assert done.returncode == code, f"{command}\n{done.stdout}"
         assert agrees(expected, done.stdout), f"{command}\nshown:\n{expected}\nprinted:\n{done.stdout}"
 
@@ -272,11 +288,25 @@ def test_the_built_in_lab_is_the_one_that_is_shown(tmp_path: Path) -> None:
     assert load_topology(file) == load_topology(ROOT / "deploy" / "topologies" / "default.toml")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.where)
+def test_steps_of_a_job(block: Block, shell: Shell, tmp_path: Path) -> None:
+    install, *steps = re.findall(r"^ *- run: (.*)$", block.text, re.MULTILINE)
+    assert install.startswith("pip install")
+    shell.environment["CI"] = "true"
+    for step in steps:
+        command = at_free_ports(step.replace(*YOUR_TESTS), tmp_path)
+        done = shell("bash", "-c", f"cd {tmp_path} && {command}")
+        assert done.returncode == 0, f"{step}\n{done.stdout}"
+    endpoint = json.loads((tmp_path / "lab.json").read_text())["endpoints"]["novalink"]
+    assert set(endpoint) == {"url", "http", "ca", "user", "password_file"}
+
+
 def test_no_block_is_of_a_kind_that_nobody_checks() -> None:
     kinds = {block.language for block in blocks()}
     console = {"console", "console root", "console tshark", "console gcc", "console metronome"}
     console |= {"console thermometer", "console thermometer-by-hand"}
-    assert kinds == console | {"c", "python", "toml", "toml expect-error", "text", "mermaid"}
+    assert kinds == console | {"c", "python", "toml", "toml expect-error", "text", "mermaid", "yaml"}
 
 
 def test_the_network_document_shows_the_example_topology() -> None:

@@ -119,7 +119,8 @@ class Api:
         self.counters: Counter[str] = Counter()
         self._routes: list[tuple[Route, re.Pattern[str]]] = []
         self._view: View | None = None
-        self._current = False
+        self.current = False
+        """Whether somebody tells the mirror of changes."""
         self._cache: dict[tuple[str, str], tuple[str, bytes]] = {}
         self._cached_bytes = 0
         self._made_at = 0.0
@@ -190,18 +191,18 @@ class Api:
 
     async def view(self) -> View:
         """Return the platform as it is; NoPlatformError when nobody tells us of it for too long."""
-        if not self._current and not await self.wait_mirror(lambda: self._current, PLATFORM_WAIT_S):
+        if not self.current and not await self.wait_mirror(lambda: self.current, PLATFORM_WAIT_S):
             raise NoPlatformError("There is no session to the platform now; it is being opened again.")
         assert self._view is not None, "what is current has been shown"
         return self._view
 
     def lost(self) -> None:
         """The mirror no longer hears of changes: requests wait for :meth:`show` or :meth:`found`."""
-        self._current = False
+        self.current = False
 
     def found(self) -> None:
         """The mirror is what the platform is."""
-        self._current = True
+        self.current = True
         self.ring()
 
     def show(self, happened: list[Happened]) -> None:
@@ -212,7 +213,7 @@ class Api:
         self._view = View(mirror.system, partitions, switches, dict(mirror.switch_ids))
         self._forget_documents()
         self._made_at = self.wall_clock()
-        self._current = True
+        self.current = True
         for one in happened:
             self._publish(one)
         self.ring()

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from pvnet.client.keeper import SessionKeeper
 from pvnet.client.session import VmcSession
-from pvnet.core.errors import PvnetError, UnavailableError
+from pvnet.core.errors import DeadlineError, PvnetError, UnavailableError
 from pvnet.novalink import certs, passwords
 from pvnet.novalink.api import PLATFORM_WAIT_S, Api
 from pvnet.novalink.api_change import CHANGE_ROUTES
@@ -79,7 +79,8 @@ class NovalinkNode:
         users = await asyncio.to_thread(passwords.load_users, secrets)
         await self.keeper.start()
         self.endpoint.spawn(self._watch(), "mirror")
-        await self.api.view()
+        if not await self.api.wait_mirror(lambda: self.api.current, self.keeper.timeout):
+            raise DeadlineError(f"the platform has not told what it is within {self.keeper.timeout:g} s")
         https, http = await self._listen(files, users)
         value = {
             "url": https,

@@ -7,16 +7,19 @@ ends; at a unix socket the file's mode decides.
 from __future__ import annotations
 
 import ipaddress
+import os
 import ssl
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Self
+from typing import Annotated, Final, Self
 from urllib.parse import parse_qsl, quote
+
+from pydantic import AfterValidator, WithJsonSchema
 
 from pvnet.core.errors import ConfigError
 from pvnet.runtime.topology_net import link_end
 
-_EXPECTED: Final = "expected unix:PATH or tcp:HOST:PORT[?ca=FILE&cert=FILE&key=FILE]"
+_FORM: Final = "unix:PATH or tcp:HOST:PORT[?ca=FILE&cert=FILE&key=FILE]"
 _TLS_KEYS: Final = ("ca", "cert", "key")
 
 
@@ -38,24 +41,29 @@ class DeviceAddress:
         Raises:
             ConfigError: it is none, or beyond loopback without TLS.
         """
-        scheme, colon, rest = text.partition(":")
+        try:
+            return cls._parsed(text)
+        except ValueError as error:
+            raise ConfigError(f"device socket {text[:80]!r}: expected {error}") from None
+
+    @classmethod
+    def _parsed(cls, text: str) -> Self:
+        scheme, _, rest = text.partition(":")
         if scheme == "unix" and rest and "\0" not in rest:
             return cls(path=Path(rest))
-        if scheme != "tcp" or not colon:
-            raise ConfigError(f"device socket {text[:80]!r}: {_EXPECTED}")
-        place, mark, query = rest.partition("?")
+        if scheme != "tcp":
+            raise ValueError(_FORM)
+        place, _, query = rest.partition("?")
         try:
             host, port = link_end("tcp-listen", place)
-            options = parse_qsl(query, strict_parsing=bool(mark), keep_blank_values=True, max_num_fields=3)
+            options = parse_qsl(query, strict_parsing=bool(query), keep_blank_values=True, max_num_fields=3)
         except ValueError:
-            raise ConfigError(f"device socket {text[:80]!r}: {_EXPECTED}") from None
+            raise ValueError(_FORM) from None
         files = dict(options)
         if options and (sorted(files) != sorted(_TLS_KEYS) or not all(files.values())):
-            raise ConfigError(f"device socket {text[:80]!r}: expected all of ca=FILE, cert=FILE and key=FILE, or none")
+            raise ValueError("all of ca=FILE, cert=FILE and key=FILE, or none")
         if not options and not _is_loopback(host):
-            raise ConfigError(
-                f"device socket {text[:80]!r}: beyond loopback it needs certificates: ?ca=FILE&cert=FILE&key=FILE"
-            )
+            raise ValueError("certificates beyond loopback: ?ca=FILE&cert=FILE&key=FILE")
         host = "127.0.0.1" if host == "localhost" else host
         return cls(host=host, port=port, **{name: Path(file) for name, file in files.items()})
 
@@ -81,7 +89,8 @@ class DeviceAddress:
     def absolute(self, base: Path) -> Self:
         """Return the same with paths that do not depend on a directory of the process."""
         path, ca, cert, key = (
-            None if file is None else base / file for file in (self.path, self.ca, self.cert, self.key)
+            None if file is None else Path(os.path.normpath(base / file))
+            for file in (self.path, self.ca, self.cert, self.key)
         )
         return replace(self, path=path, ca=ca, cert=cert, key=key)
 
@@ -111,3 +120,12 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def check_device_address(text: str) -> str:
+    """Return the text if it is the address of a device socket; else ValueError, which says what was expected."""
+    DeviceAddress._parsed(text)
+    return text
+
+
+DeviceUri = Annotated[str, AfterValidator(check_device_address), WithJsonSchema({"type": "string"})]

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from pvnet.capture.snoop import parse_snoop
 from pvnet.core.errors import ConfigError
 from pvnet.core.names import check_name
+from pvnet.runtime.device_address import DeviceAddress
 from pvnet.runtime.layout import memory_needed
 from pvnet.runtime.toml_lines import locate
 from pvnet.runtime.topology import BrokerConfig, ScmConfig, Topology, default_topology
@@ -270,30 +271,12 @@ def _with_clients_found(topology: Topology, path: Path) -> Topology:
     partitions = []
     for partition in topology.partitions:
         if partition.vmc is not None and partition.vmc.listen:
-            listen = [_listener_found(uri, folder) for uri in partition.vmc.listen]
+            listen = [str(DeviceAddress.parse(uri).absolute(folder)) for uri in partition.vmc.listen]
             vmc = partition.vmc.model_copy(update={"listen": listen})
             partitions.append(partition.model_copy(update={"vmc": vmc}))
         else:
             partitions.append(partition)
     return topology.model_copy(update={**update, "partitions": partitions})
-
-
-def _listener_found(uri: str, folder: Path) -> str:
-    """Make the files in the address of a device socket absolute."""
-    kind, _, rest = uri.partition(":")
-    if kind == "unix":
-        return f"unix:{os.path.normpath(folder / rest)}"
-    address, question, query = rest.partition("?")
-    if not question:
-        return uri
-    pairs = (pair.partition("=") for pair in query.split("&"))
-    found = "&".join(
-        f"{key}={os.path.normpath(folder / value)}"
-        if key in {"ca", "cert", "key"} and value
-        else f"{key}{equals}{value}"
-        for key, equals, value in pairs
-    )
-    return f"{kind}:{address}?{found}"
 
 
 def _with_snoop_found(topology: Topology, path: Path) -> Topology:

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from pvnet.core.names import UnitAddress
+from pvnet.runtime.device_address import DeviceUri
 from pvnet.runtime.topology_base import BigSize, Name, Restart, Size, Strict, Unit, check_unit
 from pvnet.runtime.topology_mdev import SocketPath
 from pvnet.runtime.topology_net import VbusDeviceConfig, VenetConfig
@@ -26,7 +27,7 @@ class PartitionVmc(Strict):
     """Longest message in bytes."""
     dialect: Literal["hardened", "linux", "lopar"] = "hardened"
     """Status numbers and conduct of the driver: see the dialects in the VMC document."""
-    listen: list[str] = Field(default_factory=list, max_length=16)
+    listen: list[DeviceUri] = Field(default_factory=list, max_length=16)
     """Sockets at which other programs find ``/dev/ibmvmc``: ``"unix:PATH"`` (relative to the topology file),
     ``"tcp:HOST:PORT"``; beyond loopback ``"tcp:HOST:PORT?ca=FILE&cert=FILE&key=FILE"``."""
 

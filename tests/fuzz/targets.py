@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from fuzz.target import Target
 from fuzz.target_capture import Capture, Conversions, Envelopes, Filters, Importers, Lines
+from fuzz.target_device import DeviceSockets
 from fuzz.target_novalink import Documents
 from fuzz.target_vfio import Clients, Framing, Sessions
 
@@ -25,5 +26,6 @@ TARGETS: Mapping[str, tuple[type[Target], float]] = {
     "client": (Clients, 0.02),
     "framing": (Framing, 0.01),
     "novalink": (Documents, 0.03),
+    "device": (DeviceSockets, 0.02),
 }
 """Each target and its share of the inputs."""

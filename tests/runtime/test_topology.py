@@ -201,7 +201,7 @@ def test_what_programs_outside_need_is_relative_to_the_topology(tmp_path: Path) 
     path = tmp_path / "t.toml"
     path.write_text(
         '[[partition]]\nname="mp"\nmanagement=true\n[partition.vmc]\nlisten=["unix:run/dev", "unix:/abs", '
-        '"tcp:127.0.0.1:0", "tcp:h:1?ca=ca.pem&cert=/c.pem&key=k/k.pem&x"]\n'
+        '"tcp:127.0.0.1:0", "tcp:h:1?ca=ca.pem&cert=/c.pem&key=k/k.pem"]\n'
         '[novalink]\nsecrets="users.toml"\ntls="/tls"\ncert_file="c.pem"\nkey_file="../k.pem"\nca_file="ca.pem"\n'
     )
     topology = load_topology(path)
@@ -211,7 +211,7 @@ def test_what_programs_outside_need_is_relative_to_the_topology(tmp_path: Path) 
         f"unix:{tmp_path}/run/dev",
         "unix:/abs",
         "tcp:127.0.0.1:0",
-        f"tcp:h:1?ca={tmp_path}/ca.pem&cert=/c.pem&key={tmp_path}/k/k.pem&x",
+        f"tcp:h:1?ca={tmp_path}/ca.pem&cert=/c.pem&key={tmp_path}/k/k.pem",
     ]
     assert novalink is not None
     files = [novalink.secrets, novalink.tls, novalink.cert_file, novalink.key_file, novalink.ca_file]

@@ -142,8 +142,8 @@ async def test_where_it_may_listen(tmp_path: Path) -> None:
         for wrong, why in [
             (uri, "is there already"),
             ("unix:relative", "absolute path"),
-            ("tcp:0.0.0.0:0", "needs certificates"),
-            ("tcp:example.org:1", "needs certificates"),
+            ("tcp:0.0.0.0:0", "certificates beyond loopback"),
+            ("tcp:example.org:1", "certificates beyond loopback"),
             ("tcp:127.0.0.1:0?ca=x", "expected all of"),
             ("tcp:127.0.0.1:0?ca=x&cert=y&key=z", "TLS file"),
             ("tcp:127.0.0.1", "expected unix:PATH"),

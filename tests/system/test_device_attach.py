@@ -123,7 +123,7 @@ async def test_sockets_come_and_go(cli: Cli) -> None:
         with pytest.raises(UnreachableError):
             await echoes(each)
     assert "is not there" in cli.pvnet("attach", "--remove", tcp, code=1)
-    assert "needs certificates" in cli.pvnet("attach", "tcp:0.0.0.0:0", code=2)
+    assert "certificates beyond loopback" in cli.pvnet("attach", "tcp:0.0.0.0:0", code=2)
     assert "expected unix:PATH" in cli.pvnet("attach", "tcp:127.0.0.1", code=2)
 
 

@@ -241,7 +241,7 @@ def _split(url: str) -> SplitResult:
         port_is_one = parts.port is None or parts.port > 0
     except ValueError:
         port_is_one, parts = False, urlsplit("")
-    whole = parts.path in {"", "/"} and not (parts.query or parts.fragment or parts.username)
-    if parts.scheme not in {"https", "http"} or not parts.hostname or not port_is_one or not whole:
+    whole = parts.path in {"", "/"} and not (parts.query or parts.fragment or parts.username) and url.isprintable()
+    if parts.scheme not in {"https", "http"} or not parts.hostname or " " in url or not port_is_one or not whole:
         raise ConfigError(f"{url!r}: expected https://HOST[:PORT]")
     return parts

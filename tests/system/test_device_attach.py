@@ -19,6 +19,7 @@ from pvnet.client.device_socket import DeviceSocket
 from pvnet.client.session import VmcSession
 from pvnet.core.errors import PvnetError, UnreachableError
 
+ROOT = Path(__file__).resolve().parents[2]
 PVNET = str(Path(sys.executable).parent / "pvnet")
 
 
@@ -106,6 +107,22 @@ async def test_the_topologys_socket_serves_and_comes_back_after_kill_9(cli: Cli)
         return True
 
     await eventually(is_back)
+
+
+@pytest.mark.needs("gcc")
+def test_programs_in_c_through_the_preloaded_library(cli: Cli) -> None:
+    for source, output, options in (
+        ("deploy/preload/ibmvmc.c", "shim.so", ["-fPIC", "-shared", "-U_FORTIFY_SOURCE"]),
+        ("tests/c/ibmvmc_session.c", "session", []),
+    ):
+        made = ["gcc", "-std=c11", "-O2", *options, "-o", cli.folder / output, ROOT / source, "-ldl", "-pthread"]
+        subprocess.run(made, check=True)
+    uri = f"unix:{cli.folder / 'vmc.sock'}"
+    environment = {**os.environ, "PVNET_IBMVMC": uri, "LD_PRELOAD": str(cli.folder / "shim.so")}
+    for scenario in ("session", "negative", "fork", "dup", "threads", "poll"):
+        command = [cli.folder / "session", scenario]
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, b""), scenario
 
 
 async def test_sockets_come_and_go(cli: Cli) -> None:

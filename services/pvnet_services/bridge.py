@@ -32,10 +32,10 @@ from pvnet.vbus.switch import VLAN_DEFAULT, VLAN_MAX
 from pvnet.vbus.venet_south import VenetDevice
 from pvnet_services.attach_snoop import snooping_opener
 from pvnet_services.bridge_plans import DevicePlan, Difference, difference, network_plan
+from pvnet_services.frame_contents import SwitchContents
 from pvnet_services.note_limit import NoteLimit
 from pvnet_services.switch_ports import SwitchPorts
 from pvnet_services.switches import HostedSwitch, Switches
-from pvnet_services.tap_contents import SwitchContents
 from pvnet_services.vbus_host import VbusHost, load_classes
 
 _SWITCH = "switch"

@@ -36,9 +36,9 @@ from pvnet.vmc.hypervisor import VmcHypervisor
 from pvnet_services.memory_share import MappedMemories
 from pvnet_services.partition_plans import partition_plans
 from pvnet_services.payloads import PayloadServer
+from pvnet_services.rdma_contents import RdmaContents
 from pvnet_services.scm_host import ScmHost
 from pvnet_services.status import hypervisor_vmc
-from pvnet_services.tap_contents import RdmaContents
 
 _MEMORY_TIMEOUT_S = 10.0
 _COPY_RDMA = int(HcallOpcode.H_COPY_RDMA)

@@ -17,7 +17,7 @@ from pvnet_services.novalink_listen import BODY_MAX, Connection
 
 _BODY_S: Final = 10.0
 _SHOWN: Final = 200
-_SCHEMA: Final = "V1_0"
+_MEMENTO_MAX: Final = 64
 _BODY_METHODS: Final = frozenset({"PUT", "POST"})
 _TYPES: Final = ("application/vnd.ibm.powervm.", "application/atom+xml", "application/xml", "text/xml")
 
@@ -121,13 +121,19 @@ class Front:
         return Response(error.status, body, XML_TYPE, error.headers)
 
     def _audit(self, incoming: web.BaseRequest, status: int, started: float, notes: Mapping[str, object]) -> None:
-        memento = incoming.headers.get("X-Audit-Memento", "")[:64]
+        said = {"memento": incoming.headers.get("X-Audit-Memento", "")[:_MEMENTO_MAX], **notes}
         self._log.info(
             "request",
-            method=incoming.method,
-            path=incoming.raw_path[:_SHOWN],
+            method=_plain(incoming.method),
+            path=_plain(incoming.raw_path[:_SHOWN]),
             status=status,
             ms=round((time.perf_counter() - started) * 1000, 1),
-            memento=memento,
-            **notes,
+            **{name: _plain(value) if isinstance(value, str) else value for name, value in said.items()},
         )
+
+
+def _plain(text: str) -> str:
+    """Return what a client has sent as it can stand in a log: nothing that moves a cursor or cannot be encoded."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

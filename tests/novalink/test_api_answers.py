@@ -3,6 +3,8 @@
 import asyncio
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from novalink_rig import SYSTEM, UOM, WEB, PowerOff, Service, between
 
 from pvnet.novalink.api_change import CHANGE_ROUTES
@@ -334,3 +336,28 @@ async def test_polls_end_when_their_connections_are_needed():
         await asyncio.sleep(0)
         service.api.end_polls()
         assert (await waiting).status == 204
+
+
+# --- anything at all
+
+KINDS = ["LogicalPartition", "ManagedSystem", "VirtualSwitch", "ClientNetworkAdapter", SYSTEM, WEB.rpartition("/")[2]]
+STEPS = ["rest", "api", "uom", "web", "Logon", "quick", "All", "search", "do", "jobs", "PowerOn", "Event", "%", "%00"]
+PIECES = st.sampled_from([*KINDS, *STEPS, "..", ""])
+DOCUMENTS = [b"<a/>", b"<LogonRequest/>", b"<entry><content/></entry>"]
+BODIES = st.one_of(st.binary(max_size=200), st.sampled_from(DOCUMENTS))
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    method=st.sampled_from(["GET", "PUT", "POST", "DELETE", "HEAD", ""]),
+    path=st.one_of(st.text(max_size=40), st.lists(PIECES, max_size=8).map(lambda parts: "/" + "/".join(parts))),
+    body=BODIES,
+    etag=st.text(max_size=20),
+)
+async def test_whatever_is_asked_there_is_an_answer_and_nothing_breaks(method, path, body, etag):
+    async with Service() as service:
+        response = await service.ask(method, path, body, if_none_match=etag, if_match=etag)
+        assert response.status in {200, 204, 304, 400, 401, 404, 405, 409, 412, 501}
+        if response.status >= 400:
+            assert between(response, "HTTPStatus") == str(response.status)
+        assert (await service.ask("GET", f"{UOM}/ManagedSystem", x_api_session="")).status == 401

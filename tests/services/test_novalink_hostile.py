@@ -131,6 +131,22 @@ async def test_what_is_no_request_is_answered_and_closed(data, monkeypatch):
         await reached(lambda: len(there.table) == 0)
 
 
+@pytest.mark.parametrize("where", ["path", "query", "host", "token", "memento", "etag", "type"])
+@pytest.mark.parametrize("odd", [b"\xff\xfe", b"\xed\xa0\x80", "é€😀".encode(), b"\x7f", b"<&>\"'", b"%0d%0a%00"])
+async def test_odd_bytes_anywhere_break_nothing(where, odd):
+    async with listening() as there:
+        part = dict.fromkeys(("query", "host", "token", "memento", "etag", "type", "path"), b"x") | {where: odd}
+        request = (
+            b"PUT /rest/api/uom/%(path)s?%(query)s HTTP/1.1\r\nHost: %(host)s\r\nX-API-Session: %(token)s\r\n"
+            b"X-Audit-Memento: %(memento)s\r\nIf-Match: %(etag)s\r\nContent-Type: %(type)s\r\nConnection: close\r\n\r\n"
+        ) % {name.encode(): value for name, value in part.items()}
+        answer = await there.send(request)
+        assert answer.partition("\r\n")[0].split(" ")[1] in {"400", "401", "404", "415"}
+        assert "<HttpErrorResponse:" in answer
+        answer = await there.send(request.replace(b"PUT", b"GET").replace(b"Session: x", b"Session: token-1"))
+        assert answer.partition("\r\n")[0].split(" ")[1] in {"400", "401", "404"}
+
+
 async def test_a_body_in_pieces_that_are_none_is_an_error():
     async with listening() as there:
         head = f"PUT {UOM}/LogicalPartition HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n{XML}\r\n"

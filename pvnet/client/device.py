@@ -50,6 +50,8 @@ class CharDevice:
         self._handle: int | None = None
         self._incarnation = 0
         self._unread: deque[bytes] = deque()
+        self._abandoned: set[asyncio.Future[None]] = set()
+        """Reads that were given up and have not ended: a message that one brings after all is for the next read."""
 
     async def open(self) -> Self:
         """Open the device.
@@ -95,6 +97,8 @@ class CharDevice:
             DeviceError: EBADFD (session ended), EAGAIN (``nonblock`` and nothing there), EINTR (``timeout`` passed),
                 EINVAL (``count`` above the negotiated MTU).
         """
+        if self._abandoned:
+            await asyncio.wait(self._abandoned, timeout=self.timeout)
         if self._unread:
             return self._unread.popleft()[:count]
         io = DeviceIo(operation=DeviceIo.READ, count=count, nonblock=nonblock, handle=self._check("read"))
@@ -188,9 +192,13 @@ class CharDevice:
 
     async def _interruptible(self, io: DeviceIo, timeout: float | None) -> DeviceReply:
         """Make a call that may block in the driver."""
-        answer: asyncio.Future[DeviceReply] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[DeviceReply] = loop.create_future()
+        ended: asyncio.Future[None] = loop.create_future()
 
         def done(result: Envelope | PvnetError) -> None:
+            ended.set_result(None)
+            self._abandoned.discard(ended)
             if isinstance(result, PvnetError):
                 if not answer.done():
                     answer.set_exception(result)
@@ -213,7 +221,9 @@ class CharDevice:
         except asyncio.CancelledError:
             if not answer.cancel() and answer.exception() is None and answer.result().data:
                 self._unread.append(answer.result().data)  # it came in the same turn of the loop
-            self._interrupt(number)
+            if not ended.done():
+                self._abandoned.add(ended)
+                self._interrupt(number)
             raise
 
     def _interrupt(self, correlation: int) -> None:

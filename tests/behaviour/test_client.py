@@ -8,6 +8,7 @@ import pytest
 from behaviour_worlds import WORLDS, Loopback, behaviour, eventually
 
 from pvnet.client.device import VmcDevice
+from pvnet.client.session import VmcSession
 from pvnet.core.errors import DeadlineError
 from pvnet.runtime.topology import HypervisorConfig, HypervisorVmc, PartitionConfig, PartitionVmc
 from pvnet.testing.in_process import InProcessLab
@@ -114,3 +115,18 @@ async def test_dropped_file_is_closed_without_waiting(lab: InProcessLab) -> None
         return await opens(lab) == 1
 
     await eventually(closed)
+
+
+@behaviour()
+async def test_a_message_that_a_cancelled_read_takes_is_for_the_read_behind_it(lab: InProcessLab) -> None:
+    """The interrupt may come after the message: then the next read must not wait for another one."""
+    async with await lab.device() as device:
+        session = VmcSession(device, "cancel")
+        await session.connect()
+        for _ in range(20):
+            reading = asyncio.ensure_future(device.read())
+            await asyncio.sleep(0)
+            reading.cancel()
+            await session.send(b"kept")
+            assert await device.read() == b"kept"
+    await lab.leave()

@@ -166,7 +166,7 @@ def _quick_all(kind: str) -> Handler:
 async def _quick(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
     partition = partition_of(view, call) if "partition" in call.parameters else None
-    name = call.parameters["property"]
+    name = call.parameters.get("property", "All")
     return _json(quick_one(view, partition) if name == "All" else quick_property(name, view, partition))
 
 
@@ -199,6 +199,7 @@ READ_ROUTES: Final = (
     Route("GET", f"{SYSTEM}/{LOGICAL_PARTITION}/quick/All", _quick_all(LOGICAL_PARTITION)),
     Route("GET", f"{SYSTEM}/{VIRTUAL_IO_SERVER}/quick/All", _quick_all(VIRTUAL_IO_SERVER)),
     Route("GET", f"{SYSTEM}/quick/{{property}}", _quick),
+    Route("GET", f"{SYSTEM}/quick", _quick),
     Route("GET", PARTITION, _partition),
     Route("GET", CHILD, _partition),
     *(
@@ -206,6 +207,7 @@ READ_ROUTES: Final = (
         for place in (PARTITION, CHILD)
         for route in (
             Route("GET", f"{place}/quick/{{property}}", _quick),
+            Route("GET", f"{place}/quick", _quick),
             Route("GET", f"{place}/{CLIENT_NETWORK_ADAPTER}", _adapters),
             Route("GET", f"{place}/{CLIENT_NETWORK_ADAPTER}/{{adapter}}", _adapter),
             Route("GET", f"{place}/{PERSISTENT_MEMORY_VOLUME}", _volumes),

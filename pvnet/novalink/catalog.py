@@ -87,6 +87,7 @@ def _reads() -> list[Row]:
         rows += [
             Row("GET", place, 1, YES, "ETag, If-None-Match"),
             Row("GET", f"{place}/quick/{{property}}", 1, YES, "JSON; All: every quick property"),
+            Row("GET", f"{place}/quick", 3, YES, "as quick/All"),
             Row("GET", f"{place}/{CLIENT_NETWORK_ADAPTER}", 3, YES, "virtual Ethernet adapters (venet)"),
             Row("GET", f"{place}/{CLIENT_NETWORK_ADAPTER}/{{adapter}}", 3, YES, "ETag, If-None-Match"),
             Row("GET", f"{place}/{PERSISTENT_MEMORY_VOLUME}", 3, YES, "SCM devices of the partition"),
@@ -98,6 +99,7 @@ def _reads() -> list[Row]:
         Row("GET", f"{SYSTEM}/{LOGICAL_PARTITION}/quick/All", 2, YES, "JSON list"),
         Row("GET", f"{SYSTEM}/VirtualIOServer/quick/All", 2, YES, "JSON list, empty"),
         Row("GET", f"{SYSTEM}/quick/{{property}}", 2, YES, "JSON; All: every quick property"),
+        Row("GET", f"{SYSTEM}/quick", 3, YES, "as quick/All"),
         Row("GET", f"{SYSTEM}/{VIRTUAL_SWITCH}", 3, YES, "feed"),
         Row("GET", f"{SYSTEM}/{VIRTUAL_SWITCH}/search/{{search}}", 3, YES, "by SwitchName, SwitchID"),
         Row("GET", f"{SYSTEM}/{VIRTUAL_SWITCH}/{{switch}}", 3, YES, "ETag, If-None-Match"),

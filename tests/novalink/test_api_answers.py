@@ -75,6 +75,8 @@ async def test_reads():
             f"{UOM}/ManagedSystem/{SYSTEM}/VirtualSwitch",
             f"{UOM}/ManagedSystem/{SYSTEM}/VirtualNetwork",
             f"{UOM}/ManagedSystem/quick/All",
+            f"{UOM}/ManagedSystem/{SYSTEM}/quick",
+            f"{WEB}/quick",
             f"{WEB}/ClientNetworkAdapter",
             WEB.lower().replace("/rest/api/uom/logicalpartition", f"{UOM}/LogicalPartition"),
         ):

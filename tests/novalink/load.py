@@ -51,7 +51,8 @@ class Counted:
                 "p99_ms": round(cuts[98] * 1e3, 1),
                 "max_ms": round(max(times) * 1e3, 1),
             }
-        shown["resident_kib"] = {"first": self.resident[0][1], "settled": self.settled(), "last": self.resident[-1][1]}
+        tenths = [len(self.resident) * part // 10 for part in range(10)]
+        shown["resident_kib"] = [self.resident[place][1] for place in tenths] + [self.resident[-1][1]]
         return shown
 
     def settled(self) -> int:
@@ -77,7 +78,7 @@ async def _timed(counted: Counted, kind: str, request: Any, *wanted: int) -> Any
     try:
         answer = await request
     except OSError as error:
-        counted.errors[f"{kind}: {type(error).__name__} {error}"] += 1
+        counted.errors[f"{kind}: {type(error).__name__} {str(error)[:60]}"] += 1
         return None
     counted.times[kind].append(time.perf_counter() - start)
     if answer.status not in wanted:
@@ -92,7 +93,7 @@ async def _session(endpoint: dict[str, Any], counted: Counted, number: int, ends
         session = await RestSession.at(endpoint)
         paths = await session.partitions()
     except OSError as error:
-        counted.errors[f"log on: {type(error).__name__} {error}"] += 1
+        counted.errors[f"log on: {str(error)[:40]}"] += 1
         return
     counted.times["log on"].append(time.perf_counter() - start)
     path = paths[number % len(paths)] + "?group=None"
@@ -154,7 +155,7 @@ def main() -> int:
     with lab_up(more=more_partitions(options.partitions)) as lab:
         counted = uvloop.run(load(lab, sessions=options.sessions, seconds=options.seconds))
     grown = counted.grown()
-    sys.stdout.write(json.dumps({"sessions": options.sessions, **counted.report(options.seconds)}, indent=1) + "\n")
+    sys.stdout.write(json.dumps({"sessions": options.sessions, **counted.report(options.seconds)}) + "\n")
     sys.stdout.write(f"memory since the first {SETTLED:.0%}: {grown:+.1%}, at most {GROWTH_MAX:+.0%}\n")
     return 1 if counted.errors or grown > GROWTH_MAX else 0
 

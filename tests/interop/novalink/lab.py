@@ -61,6 +61,7 @@ memory = "32MiB"
 restart = {{ policy = "never" }}
 [[partition.venet]]
 switch = "net0"
+address = "10.99.0.8/24"
 [[switch]]
 name = "net0"
 label = "ETHERNET0"

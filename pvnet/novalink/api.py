@@ -134,11 +134,6 @@ class Api:
         """Answer these, too."""
         self._routes.extend((route, route.pattern()) for route in routes)
 
-    @property
-    def routes(self) -> list[Route]:
-        """Everything that is answered."""
-        return [route for route, _ in self._routes]
-
     # --- requests --------------------------------------------------------------------------------------------------
 
     async def answer(self, request: Request) -> tuple[Response, Mapping[str, object]]:

@@ -83,12 +83,6 @@ class LogOns:
             ended.append(self._by_digest.popitem(last=False)[1])
         return ended
 
-    def clear(self) -> list[LogOn]:
-        """End all; returns them."""
-        ended = list(self._by_digest.values())
-        self._by_digest.clear()
-        return ended
-
 
 class Failures:
     """Failed log-ons: the more of them from one place, the longer the next answer takes."""

@@ -48,7 +48,6 @@ def test_the_secret_itself_is_not_kept():
     log_ons = LogOns(most=2, idle_s=100.0)
     log_ons.add("a-very-secret-token", "A", 0.0)
     assert "a-very-secret-token" not in repr(log_ons.find("a-very-secret-token", 0.0))
-    assert [one.user for one in log_ons.clear()] == ["A"]
 
 
 def test_failures_take_longer_and_longer_until_one_succeeds_or_time_passes():

@@ -150,6 +150,11 @@ async def _search_partitions(api: Api, call: Call) -> Response:
     return api.feed(call, lambda: found)
 
 
+async def _search_systems(api: Api, call: Call) -> Response:
+    found = search(call.parameters["search"], [resources.managed_system(await api.view(), api.mode)])
+    return api.feed(call, lambda: found)
+
+
 async def _search_switches(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
     found = search(call.parameters["search"], (resources.virtual_switch(view, s) for s in view.switches))
@@ -194,6 +199,7 @@ READ_ROUTES: Final = (
     Route("GET", f"{SYSTEM}/{LOGICAL_PARTITION}", _partitions),
     Route("GET", f"{UOM_ROOT}/{LOGICAL_PARTITION}/search/{{search}}", _search_partitions),
     Route("GET", f"{SYSTEM}/{LOGICAL_PARTITION}/search/{{search}}", _search_partitions),
+    Route("GET", f"{UOM_ROOT}/{MANAGED_SYSTEM}/search/{{search}}", _search_systems),
     Route("GET", f"{UOM_ROOT}/{MANAGED_SYSTEM}/quick/All", _quick_all(MANAGED_SYSTEM)),
     Route("GET", f"{UOM_ROOT}/{LOGICAL_PARTITION}/quick/All", _quick_all(LOGICAL_PARTITION)),
     Route("GET", f"{SYSTEM}/{LOGICAL_PARTITION}/quick/All", _quick_all(LOGICAL_PARTITION)),

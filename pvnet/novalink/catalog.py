@@ -94,6 +94,7 @@ def _reads() -> list[Row]:
             Row("GET", f"{place}/{PERSISTENT_MEMORY_VOLUME}/{{volume}}", 3, YES, "read only"),
         ]
     rows += [
+        Row("GET", f"{UOM_ROOT}/{MANAGED_SYSTEM}/search/{{search}}", 3, YES, "by SystemName and other fields"),
         Row("GET", f"{UOM_ROOT}/{MANAGED_SYSTEM}/quick/All", 2, YES, "JSON list"),
         Row("GET", f"{UOM_ROOT}/{LOGICAL_PARTITION}/quick/All", 2, YES, "JSON list"),
         Row("GET", f"{SYSTEM}/{LOGICAL_PARTITION}/quick/All", 2, YES, "JSON list"),

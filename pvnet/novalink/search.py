@@ -24,7 +24,7 @@ _EXAMPLE: Final = "(PartitionName=='name')"
 _MARK: Final = "\x00"
 """Around the number of a quoted value that has been taken out; no text of a client's has it."""
 _CONDITION: Final = re.compile(
-    r"\s*([A-Za-z][A-Za-z0-9_-]*)\s*(==|!=|<=|>=|<|>)\s*(?:\x00([0-9]+)\x00|([^\s'()&|=<>!\x00]+))\s*"
+    r"\s*([A-Za-z][A-Za-z0-9_-]*)\s*(==|!=|<=|>=|<|>)\s*(?:\x00([0-9]+)\x00|([^\s'()&|=<>!\x00][^'()&|=<>!\x00]*))\s*"
 )
 _RAW_QUOTED: Final = re.compile(r"'([^']*)'")
 _QUOTED: Final = re.compile(r"'(.*?)'(?=\s*(?:\)|&&|\|\||$))", re.DOTALL)
@@ -108,7 +108,7 @@ class _Reader:
             raise self._unexpected()
         self._at = match.end()
         name, how, quoted, plain = match.groups()
-        value = plain if quoted is None else self._values[int(quoted)]
+        value = plain.rstrip() if quoted is None else self._values[int(quoted)]
         self.names.add(name)
         return _condition(name, how, value)
 

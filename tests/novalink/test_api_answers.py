@@ -88,6 +88,8 @@ async def test_reads():
             assert (await service.ask("GET", f"{UOM}/{path}")).status == 204, path
         found = await service.ask("GET", f"{UOM}/LogicalPartition/search/(PartitionName=='The%20web')")
         assert found.body.count(b"<entry>") == 1
+        assert (await service.ask("GET", f"{UOM}/ManagedSystem/search/(SystemName==lab)")).status == 200
+        assert (await service.ask("GET", f"{UOM}/ManagedSystem/search/(SystemName==Other%20one)")).status == 204
 
 
 async def test_an_etag_that_the_client_has_is_not_sent_again():

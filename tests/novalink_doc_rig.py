@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pvnet.novalink.markup import Element, parse
 from pvnet.novalink.names import UOM_NS
-from pvnet.novalink.resources import View
+from pvnet.novalink.view import View
 from pvnet.pb.v1.management_pb2 import Partition, Processors, Switch, System
 
 MIB = 1 << 20

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from pvnet.novalink import atom
 from pvnet.novalink.api_http import ApiError, NoPlatformError, Request, Response
 from pvnet.novalink.catalog import explain
-from pvnet.novalink.errors import http_error
+from pvnet.novalink.errors import RequestError, http_error
 from pvnet.novalink.event_documents import EventType
 from pvnet.novalink.events import EventQueues
 from pvnet.novalink.jobs import JobTable
@@ -34,9 +34,8 @@ from pvnet.novalink.names import (
     Mode,
     system_path,
 )
-from pvnet.novalink.requests import RequestError
-from pvnet.novalink.resources import View
 from pvnet.novalink.sessions import LogOn, LogOns
+from pvnet.novalink.view import View
 from pvnet.pb.v1.management_pb2 import Change, Management, ManagementReply
 
 PLATFORM_WAIT_S: Final = 5.0

@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from pvnet.novalink import requests, resources
 from pvnet.novalink.api import Api, Call, Route, check_etag, check_reply
 from pvnet.novalink.api_http import ApiError, Response
 from pvnet.novalink.api_read import adapter_of, partition_of, switch_of, view_of
 from pvnet.novalink.catalog import CHILD, PARTITION, SYSTEM
-from pvnet.novalink.names import CLIENT_NETWORK_ADAPTER, LOGICAL_PARTITION, UOM_ROOT, VIRTUAL_SWITCH
-from pvnet.novalink.requests import FIELD_NAMES
-from pvnet.novalink.resources import View
+from pvnet.novalink.names import CLIENT_NETWORK_ADAPTER, FIELD_NAMES, LOGICAL_PARTITION, UOM_ROOT, VIRTUAL_SWITCH
+from pvnet.novalink.network_documents import client_network_adapter, virtual_switch
+from pvnet.novalink.network_requests import create_adapter, create_switch, modify_adapter
+from pvnet.novalink.partition_documents import logical_partition
+from pvnet.novalink.partition_requests import create_partition, modify_partition
+from pvnet.novalink.view import View
 from pvnet.pb.v1.management_pb2 import (
     DeleteAdapter,
     DeletePartition,
@@ -51,33 +53,33 @@ def _made(before: set[str], now: dict[str, Partition], reply: ManagementReply) -
 
 async def _create_partition(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
-    parsed = requests.create_partition(call.request.body, view)
+    parsed = create_partition(call.request.body, view)
     call.note(ignored=parsed.ignored)
     before = {p.name for p in view.partitions}
     reply = await _run(api, Management(create_partition=parsed.command))
     made = _made(before, api.mirror.partitions, reply)
     view = await api.view()
-    return api.entry(call, "", lambda: resources.logical_partition(view, made))
+    return api.entry(call, "", lambda: logical_partition(view, made))
 
 
 async def _modify_partition(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
     partition = partition_of(view, call)
-    revision = check_etag(call, resources.logical_partition(view, partition))
-    parsed = requests.modify_partition(call.request.body, view, partition)
+    revision = check_etag(call, logical_partition(view, partition))
+    parsed = modify_partition(call.request.body, view, partition)
     call.note(ignored=parsed.ignored)
     if parsed.command is not None:
         parsed.command.if_revision = revision
         await _run(api, Management(modify_partition=parsed.command))
         view = await api.view()
         partition = partition_of(view, call)
-    return api.entry(call, "", lambda: resources.logical_partition(view, partition))
+    return api.entry(call, "", lambda: logical_partition(view, partition))
 
 
 async def _delete_partition(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
     partition = partition_of(view, call)
-    revision = check_etag(call, resources.logical_partition(view, partition))
+    revision = check_etag(call, logical_partition(view, partition))
     await _run(api, Management(delete_partition=DeletePartition(name=partition.name, if_revision=revision)))
     return Response(204)
 
@@ -85,7 +87,7 @@ async def _delete_partition(api: Api, call: Call) -> Response:
 async def _create_adapter(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
     partition = partition_of(view, call)
-    parsed = requests.create_adapter(call.request.body, view, partition)
+    parsed = create_adapter(call.request.body, view, partition)
     call.note(ignored=parsed.ignored)
     before = {a.slot for a in partition.adapters}
     await _run(api, Management(create_adapter=parsed.command))
@@ -95,15 +97,15 @@ async def _create_adapter(api: Api, call: Call) -> Response:
     made = [a for a in partition.adapters if a.slot not in before and wanted in {0, a.slot}]
     if not made:
         raise ApiError(500, "The adapter was made, but the platform does not tell of it.")
-    return api.entry(call, "", lambda: resources.client_network_adapter(view, partition, made[0]))
+    return api.entry(call, "", lambda: client_network_adapter(view, partition, made[0]))
 
 
 async def _modify_adapter(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
     partition = partition_of(view, call)
     adapter = adapter_of(view, partition, call)
-    revision = check_etag(call, resources.client_network_adapter(view, partition, adapter))
-    parsed = requests.modify_adapter(call.request.body, view, partition, adapter)
+    revision = check_etag(call, client_network_adapter(view, partition, adapter))
+    parsed = modify_adapter(call.request.body, view, partition, adapter)
     call.note(ignored=parsed.ignored)
     if parsed.command is not None:
         parsed.command.if_revision = revision
@@ -111,14 +113,14 @@ async def _modify_adapter(api: Api, call: Call) -> Response:
         view = await api.view()
         partition = partition_of(view, call)
         adapter = adapter_of(view, partition, call)
-    return api.entry(call, "", lambda: resources.client_network_adapter(view, partition, adapter))
+    return api.entry(call, "", lambda: client_network_adapter(view, partition, adapter))
 
 
 async def _delete_adapter(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
     partition = partition_of(view, call)
     adapter = adapter_of(view, partition, call)
-    revision = check_etag(call, resources.client_network_adapter(view, partition, adapter))
+    revision = check_etag(call, client_network_adapter(view, partition, adapter))
     command = DeleteAdapter(partition=partition.name, slot=adapter.slot, if_revision=revision)
     await _run(api, Management(delete_adapter=command))
     return Response(204)
@@ -126,11 +128,11 @@ async def _delete_adapter(api: Api, call: Call) -> Response:
 
 async def _create_switch(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
-    parsed = requests.create_switch(call.request.body, view)
+    parsed = create_switch(call.request.body, view)
     call.note(ignored=parsed.ignored)
     await _run(api, Management(create_switch=parsed.command))
     view = await api.view()
-    return api.entry(call, "", lambda: resources.virtual_switch(view, _switch_labelled(view, parsed.command.label)))
+    return api.entry(call, "", lambda: virtual_switch(view, _switch_labelled(view, parsed.command.label)))
 
 
 def _switch_labelled(view: View, label: str) -> Switch:
@@ -143,7 +145,7 @@ def _switch_labelled(view: View, label: str) -> Switch:
 async def _delete_switch(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
     switch = switch_of(view, call)
-    revision = check_etag(call, resources.virtual_switch(view, switch))
+    revision = check_etag(call, virtual_switch(view, switch))
     await _run(api, Management(delete_switch=DeleteSwitch(name=switch.name, if_revision=revision)))
     return Response(204)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
-from pvnet.novalink import requests
 from pvnet.novalink.api import Api, Call, Route
 from pvnet.novalink.api_http import XML_TYPE, ApiError, Response
 from pvnet.novalink.event_documents import event_resource
 from pvnet.novalink.logon_documents import logon_response
+from pvnet.novalink.logon_requests import logon_request
 from pvnet.novalink.names import EVENT, UOM_ROOT, WEB_ROOT
 from pvnet.novalink.sessions import Failures, LogOn
 
@@ -40,7 +40,7 @@ def logon_routes(keys: Keys, pause: Callable[[float], Awaitable[None]]) -> tuple
     failures = Failures()
 
     async def log_on(api: Api, call: Call) -> Response:
-        asked = requests.logon_request(call.request.body)
+        asked = logon_request(call.request.body)
         call.note(user=asked.user[:64])
         if asked.password is None:
             if not call.request.local:

@@ -6,14 +6,14 @@ import asyncio
 from typing import Final
 
 from pvnet.core.errors import PvnetError
-from pvnet.novalink import job_documents, requests
+from pvnet.novalink import job_documents, job_requests
 from pvnet.novalink.api import Api, Call, Route
 from pvnet.novalink.api_http import ApiError, Response
 from pvnet.novalink.api_read import partition_of, view_of
 from pvnet.novalink.catalog import CHILD, PARTITION
+from pvnet.novalink.job_requests import JobRequest
 from pvnet.novalink.jobs import Job
 from pvnet.novalink.names import LOGICAL_PARTITION, UOM_ROOT, label_of, partition_uuid
-from pvnet.novalink.requests import JobRequest
 from pvnet.pb.v1.management_pb2 import Management, ManagementReply, Partition, PowerOn
 
 OPERATIONS: Final = ("PowerOn", "PowerOff")
@@ -36,7 +36,7 @@ def refusal(request: JobRequest, partition: Partition) -> str:
 
 def power_command(request: JobRequest, name: str) -> tuple[Management, tuple[str, ...]]:
     """Return the command that a job stands for, and the parameters that mean nothing here."""
-    parsed = requests.power_command(request, name)
+    parsed = job_requests.power_command(request, name)
     if isinstance(parsed.command, PowerOn):
         return Management(power_on=parsed.command), parsed.ignored
     return Management(power_off=parsed.command), parsed.ignored
@@ -59,7 +59,7 @@ def _operation(call: Call) -> str:
 async def _start(api: Api, call: Call) -> Response:
     partition = partition_of(await view_of(api, call), call)
     operation = _operation(call)
-    request = requests.job_request(call.request.body, LOGICAL_PARTITION, operation)
+    request = job_requests.job_request(call.request.body, LOGICAL_PARTITION, operation)
     _, ignored = power_command(request, partition.name)  # what is wrong with it is said before there is a job
     call.note(ignored=ignored)
     job = api.jobs.add(call.user, request, partition_uuid(partition), _now_ms(api))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from pvnet.novalink import resources
 from pvnet.novalink.api import Api, Call, Handler, Route
 from pvnet.novalink.api_http import JSON_TYPE, ApiError, Response
 from pvnet.novalink.catalog import CHILD, EMPTY_KINDS, PARTITION, SYSTEM
@@ -20,9 +19,12 @@ from pvnet.novalink.names import (
     VIRTUAL_SWITCH,
     system_uuid,
 )
+from pvnet.novalink.network_documents import client_network_adapter, virtual_network, virtual_switch
+from pvnet.novalink.partition_documents import logical_partition, persistent_memory_volume
 from pvnet.novalink.quick import quick_all, quick_one, quick_property
-from pvnet.novalink.resources import View
 from pvnet.novalink.search import search
+from pvnet.novalink.system_documents import managed_system
+from pvnet.novalink.view import View
 from pvnet.pb.v1.management_pb2 import Adapter, Partition, Switch
 
 
@@ -69,45 +71,43 @@ def switch_of(view: View, call: Call) -> Switch:
 
 async def _systems(api: Api, call: Call) -> Response:
     view = await api.view()
-    return api.feed(call, lambda: [resources.managed_system(view, api.mode)], key=call.request.target)
+    return api.feed(call, lambda: [managed_system(view, api.mode)], key=call.request.target)
 
 
 async def _system(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
-    return api.entry(call, MANAGED_SYSTEM, lambda: resources.managed_system(view, api.mode))
+    return api.entry(call, MANAGED_SYSTEM, lambda: managed_system(view, api.mode))
 
 
 async def _partitions(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
-    return api.feed(
-        call, lambda: [resources.logical_partition(view, p) for p in view.partitions], key=call.request.target
-    )
+    return api.feed(call, lambda: [logical_partition(view, p) for p in view.partitions], key=call.request.target)
 
 
 async def _partition(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
     partition = partition_of(view, call)
     key = f"{LOGICAL_PARTITION}/{partition.name}"
-    return api.entry(call, key, lambda: resources.logical_partition(view, partition))
+    return api.entry(call, key, lambda: logical_partition(view, partition))
 
 
 async def _adapters(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
     p = partition_of(view, call)
-    return api.feed(call, lambda: [resources.client_network_adapter(view, p, a) for a in p.adapters])
+    return api.feed(call, lambda: [client_network_adapter(view, p, a) for a in p.adapters])
 
 
 async def _adapter(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
     p = partition_of(view, call)
     a = adapter_of(view, p, call)
-    return api.entry(call, "", lambda: resources.client_network_adapter(view, p, a))
+    return api.entry(call, "", lambda: client_network_adapter(view, p, a))
 
 
 async def _volumes(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
     p = partition_of(view, call)
-    return api.feed(call, lambda: [resources.persistent_memory_volume(view, p, v) for v in p.scm])
+    return api.feed(call, lambda: [persistent_memory_volume(view, p, v) for v in p.scm])
 
 
 async def _volume(api: Api, call: Call) -> Response:
@@ -116,23 +116,23 @@ async def _volume(api: Api, call: Call) -> Response:
     found = view.volume(p, call.parameters["volume"])
     if found is None:
         raise no_such(PERSISTENT_MEMORY_VOLUME, call.parameters["volume"])
-    return api.entry(call, "", lambda: resources.persistent_memory_volume(view, p, found))
+    return api.entry(call, "", lambda: persistent_memory_volume(view, p, found))
 
 
 async def _switches(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
-    return api.feed(call, lambda: [resources.virtual_switch(view, s) for s in view.switches])
+    return api.feed(call, lambda: [virtual_switch(view, s) for s in view.switches])
 
 
 async def _switch(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
     found = switch_of(view, call)
-    return api.entry(call, "", lambda: resources.virtual_switch(view, found))
+    return api.entry(call, "", lambda: virtual_switch(view, found))
 
 
 async def _networks(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
-    return api.feed(call, lambda: [resources.virtual_network(view, s, vlan) for s, vlan in view.networks()])
+    return api.feed(call, lambda: [virtual_network(view, s, vlan) for s, vlan in view.networks()])
 
 
 async def _network(api: Api, call: Call) -> Response:
@@ -140,24 +140,24 @@ async def _network(api: Api, call: Call) -> Response:
     found = view.network(call.parameters["network"])
     if found is None:
         raise no_such(VIRTUAL_NETWORK, call.parameters["network"])
-    return api.entry(call, "", lambda: resources.virtual_network(view, *found))
+    return api.entry(call, "", lambda: virtual_network(view, *found))
 
 
 async def _search_partitions(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
-    every = (resources.logical_partition(view, p) for p in view.partitions)
+    every = (logical_partition(view, p) for p in view.partitions)
     found = search(call.parameters["search"], every)
     return api.feed(call, lambda: found)
 
 
 async def _search_systems(api: Api, call: Call) -> Response:
-    found = search(call.parameters["search"], [resources.managed_system(await api.view(), api.mode)])
+    found = search(call.parameters["search"], [managed_system(await api.view(), api.mode)])
     return api.feed(call, lambda: found)
 
 
 async def _search_switches(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
-    found = search(call.parameters["search"], (resources.virtual_switch(view, s) for s in view.switches))
+    found = search(call.parameters["search"], (virtual_switch(view, s) for s in view.switches))
     return api.feed(call, lambda: found)
 
 

@@ -1,4 +1,4 @@
-"""The document that answers a request which failed: people see its message, programs its status and reason."""
+"""Requests that fail, and the document that answers them: people see its message, programs its status and reason."""
 
 from __future__ import annotations
 
@@ -10,6 +10,16 @@ from pvnet.novalink.names import HTTP_ERROR, WEB_NS, web_type
 from pvnet.runtime.topology_system import made_uuid
 
 _TEXT_MAX: Final = 2000
+
+
+class RequestError(Exception):
+    """The request cannot be done as it stands; HTTP status, a reason for programs, a message for people."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.message = message
 
 
 def http_error(status: int, uri: str, reason: str, message: str, when: float = 0.0) -> bytes:

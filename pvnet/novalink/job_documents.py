@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from pvnet.novalink.atom import Resource
+from pvnet.novalink.job_requests import JobRequest
 from pvnet.novalink.markup import Element
 from pvnet.novalink.names import JOB_REQUEST, JOB_RESPONSE, UOM_ROOT, WEB_NS, web_type
-from pvnet.novalink.requests import JobRequest
 from pvnet.runtime.topology_system import made_uuid
 
 Status = Literal["NOT_STARTED", "RUNNING", "COMPLETED_OK", "COMPLETED_WITH_WARNINGS", "COMPLETED_WITH_ERROR"]

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from pvnet.novalink.job_documents import JobState
-from pvnet.novalink.requests import JobRequest
+from pvnet.novalink.job_requests import JobRequest
 
 MOST_JOBS: Final = 1000
 """Jobs at once, completed ones among them."""

@@ -50,6 +50,23 @@ UNKNOWN_STATE: Final = "Unknown"
 TYPES: Final = MappingProxyType({"aix-linux": "AIX/Linux", "os400": "OS400"})
 """PartitionType by Partition.type of the messages."""
 AIX_LINUX: Final = TYPES["aix-linux"]
+FIELD_NAMES: Final = MappingProxyType(
+    {
+        "label": "PartitionName",
+        "lpar_id": "PartitionID",
+        "uuid": "PartitionUUID",
+        "type": "PartitionType",
+        "memory_bytes": "DesiredMemory",
+        "min_memory_bytes": "MinimumMemory",
+        "max_memory_bytes": "MaximumMemory",
+        "processors": "PartitionProcessorConfiguration",
+        "slot": "VirtualSlotNumber",
+        "mac": "MACAddress",
+        "vlan": "PortVLANID",
+        "switch": "AssociatedVirtualSwitch",
+    }
+)
+"""Element by field of a command: what a reply's ``field`` is called in the client's document."""
 
 
 def uom_type(kind: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from pvnet.novalink.content import mebibytes
+from pvnet.novalink.errors import RequestError
 from pvnet.novalink.names import (
     LOGICAL_PARTITION,
     MANAGED_SYSTEM,
@@ -16,8 +18,8 @@ from pvnet.novalink.names import (
     system_uuid,
     type_of,
 )
-from pvnet.novalink.requests import RequestError
-from pvnet.novalink.resources import View, address_of, mebibytes
+from pvnet.novalink.partition_documents import address_of
+from pvnet.novalink.view import View
 from pvnet.pb.v1.management_pb2 import Partition, System
 
 Scalar = str | int | float | bool | None

@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from pvnet.novalink.atom import Resource
-from pvnet.novalink.requests import RequestError
+from pvnet.novalink.errors import RequestError
 
 LENGTH_MAX: Final = 2048
 """Most characters of a search, as it stands in the path."""

@@ -10,13 +10,17 @@ from fuzz.engine import TEXT, Mutator
 from fuzz.seeds import Seeds
 from fuzz.target import Target
 
-from pvnet.novalink import requests
 from pvnet.novalink.atom import entry
-from pvnet.novalink.errors import http_error
+from pvnet.novalink.errors import RequestError, http_error
 from pvnet.novalink.job_documents import job_template
+from pvnet.novalink.job_requests import job_request, power_command
+from pvnet.novalink.logon_requests import logon_request
 from pvnet.novalink.markup import parse, serialize
 from pvnet.novalink.names import WEB_NS
-from pvnet.novalink.resources import client_network_adapter, logical_partition, virtual_switch
+from pvnet.novalink.network_documents import client_network_adapter, virtual_switch
+from pvnet.novalink.network_requests import create_adapter, create_switch, modify_adapter
+from pvnet.novalink.partition_documents import logical_partition
+from pvnet.novalink.partition_requests import create_partition, modify_partition
 from pvnet.novalink.search import LENGTH_MAX, search
 
 NEW = (
@@ -72,13 +76,13 @@ class Documents(Target):
             return
         body, view, guest = data[1:], self._view, self._guest
         for read in (
-            lambda: requests.logon_request(body),
-            lambda: requests.power_command(requests.job_request(body, "LogicalPartition", "PowerOff"), "x"),
-            lambda: requests.create_partition(body, view),
-            lambda: requests.modify_partition(body, view, guest),
-            lambda: requests.create_adapter(body, view, guest),
-            lambda: requests.modify_adapter(body, view, guest, guest.adapters[0]),
-            lambda: requests.create_switch(body, view),
+            lambda: logon_request(body),
+            lambda: power_command(job_request(body, "LogicalPartition", "PowerOff"), "x"),
+            lambda: create_partition(body, view),
+            lambda: modify_partition(body, view, guest),
+            lambda: create_adapter(body, view, guest),
+            lambda: modify_adapter(body, view, guest, guest.adapters[0]),
+            lambda: create_switch(body, view),
         ):
             self._refusable(read)
         assert view == rig.view()
@@ -87,7 +91,7 @@ class Documents(Target):
         refused = None
         try:
             read()
-        except requests.RequestError as error:
+        except RequestError as error:
             refused = error
         if refused is not None:
             self.refused += 1

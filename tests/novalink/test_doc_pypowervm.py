@@ -16,22 +16,18 @@ from typing import Any
 import novalink_doc_rig as rig
 import pytest
 
-from pvnet.novalink import requests
 from pvnet.novalink.atom import entry, feed
-from pvnet.novalink.errors import http_error
+from pvnet.novalink.errors import RequestError, http_error
 from pvnet.novalink.event_documents import Event, event_resource
 from pvnet.novalink.job_documents import JobState, already_off, job_response, job_template
+from pvnet.novalink.job_requests import JobRequest
 from pvnet.novalink.markup import Element, parse, serialize
 from pvnet.novalink.names import ATOM_NS
-from pvnet.novalink.requests import JobRequest, RequestError
-from pvnet.novalink.resources import (
-    client_network_adapter,
-    logical_partition,
-    managed_system,
-    persistent_memory_volume,
-    virtual_network,
-    virtual_switch,
-)
+from pvnet.novalink.network_documents import client_network_adapter, virtual_network, virtual_switch
+from pvnet.novalink.network_requests import create_adapter, create_switch, modify_adapter
+from pvnet.novalink.partition_documents import logical_partition, persistent_memory_volume
+from pvnet.novalink.partition_requests import create_partition, modify_partition
+from pvnet.novalink.system_documents import managed_system
 from pvnet.pb.v1.management_pb2 import CreateAdapter, CreateSwitch, ModifyAdapter, ModifyPartition, Processors
 
 ENVIRONMENT = os.environ.get("PVNET_PYPOWERVM")
@@ -121,13 +117,13 @@ if ENVIRONMENT is not None:
         guest = rig.guest_of(seen)
         made = {path.name: path.read_bytes() for path in oracle[1].iterdir()}
 
-        created = requests.create_partition(made["create"], seen)
+        created = create_partition(made["create"], seen)
         assert (created.command.label, created.command.memory_bytes) == ("new one", 1 << 30)
         assert created.command.processors.virtual == 2
         assert created.ignored == ()
 
         def modified(name: str) -> ModifyPartition | None:
-            return requests.modify_partition(made[name], seen, guest).command
+            return modify_partition(made[name], seen, guest).command
 
         assert modified("same") is None
         assert modified("rename") == ModifyPartition(name="lpar2", if_revision=71, label="renamed")
@@ -141,11 +137,11 @@ if ENVIRONMENT is not None:
         assert rebuilt is not None
         assert (rebuilt.processors.dedicated, rebuilt.processors.units) == (True, 200)
 
-        plugged = requests.create_adapter(made["plug"], seen, guest).command
+        plugged = create_adapter(made["plug"], seen, guest).command
         assert plugged == CreateAdapter(partition="lpar2", slot=4, mac="02:00:00:aa:bb:cc", switch="other", vlan=22)
-        moved = requests.modify_adapter(made["vlan"], seen, guest, guest.adapters[0]).command
+        moved = modify_adapter(made["vlan"], seen, guest, guest.adapters[0]).command
         assert moved == ModifyAdapter(partition="lpar2", slot=2, if_revision=72, vlan=33)
-        assert requests.create_switch(made["switch"], seen).command == CreateSwitch(label="NEW")
+        assert create_switch(made["switch"], seen).command == CreateSwitch(label="NEW")
 
     @pytest.fixture(scope="module")
     def recordings() -> dict[str, Element]:
@@ -173,9 +169,9 @@ if ENVIRONMENT is not None:
         for partition in partitions:
             data = serialize(_plain(partition))
             with pytest.raises(RequestError, match="cannot be changed"):
-                requests.modify_partition(data, seen, rig.guest_of(seen))
+                modify_partition(data, seen, rig.guest_of(seen))
             try:
-                command = requests.create_partition(data, seen).command
+                command = create_partition(data, seen).command
             except RequestError as error:
                 # What a new one cannot have: a long name, no memory, processors of another pool.
                 why = "PartitionName: |.*DesiredMemory: ('0'|nothing)|.*SharedProcessorPoolID: "

@@ -10,23 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pvnet.novalink.atom import entry
+from pvnet.novalink.errors import RequestError
 from pvnet.novalink.job_documents import job_template
+from pvnet.novalink.job_requests import JobRequest, job_request, power_command
+from pvnet.novalink.logon_requests import logon_request
 from pvnet.novalink.markup import Element, serialize
-from pvnet.novalink.names import UOM_NS, WEB_NS
-from pvnet.novalink.requests import (
-    IGNORED_MAX,
-    JobRequest,
-    RequestError,
-    create_adapter,
-    create_partition,
-    create_switch,
-    job_request,
-    logon_request,
-    modify_adapter,
-    modify_partition,
-    power_command,
-)
-from pvnet.novalink.resources import client_network_adapter, logical_partition, switch_path
+from pvnet.novalink.names import UOM_NS, WEB_NS, switch_path
+from pvnet.novalink.network_documents import client_network_adapter
+from pvnet.novalink.network_requests import create_adapter, create_switch, modify_adapter
+from pvnet.novalink.partition_documents import logical_partition
+from pvnet.novalink.partition_requests import create_partition, modify_partition
+from pvnet.novalink.request_body import IGNORED_MAX
 from pvnet.pb.v1.management_pb2 import (
     CreateAdapter,
     CreatePartition,

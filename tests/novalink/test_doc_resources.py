@@ -11,19 +11,14 @@ from pvnet.novalink.atom import Resource, entry, feed, timestamp
 from pvnet.novalink.errors import http_error
 from pvnet.novalink.event_documents import Event, event_resource
 from pvnet.novalink.job_documents import JobState, already_off, job_response, job_template
+from pvnet.novalink.job_requests import JobRequest
 from pvnet.novalink.logon_documents import logon_response
 from pvnet.novalink.markup import Element, parse
 from pvnet.novalink.names import ATOM_NS, STATES, UOM_NS, WEB_NS
-from pvnet.novalink.requests import JobRequest
-from pvnet.novalink.resources import (
-    View,
-    client_network_adapter,
-    logical_partition,
-    managed_system,
-    persistent_memory_volume,
-    virtual_network,
-    virtual_switch,
-)
+from pvnet.novalink.network_documents import client_network_adapter, virtual_network, virtual_switch
+from pvnet.novalink.partition_documents import logical_partition, persistent_memory_volume
+from pvnet.novalink.system_documents import managed_system
+from pvnet.novalink.view import View
 from pvnet.pb.v1.management_pb2 import Partition
 
 

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pvnet.novalink.errors import RequestError
+from pvnet.novalink.network_documents import virtual_switch
+from pvnet.novalink.partition_documents import logical_partition
 from pvnet.novalink.quick import quick_all, quick_one, quick_property
-from pvnet.novalink.requests import RequestError
-from pvnet.novalink.resources import logical_partition, virtual_switch
 from pvnet.novalink.search import CONDITIONS_MAX, search
 from pvnet.runtime.topology_system import LABEL_MAX, check_label
 

@@ -16,14 +16,10 @@ from pvnet.core.names import NAME_PATTERN
 from pvnet.novalink.dump import Found, FoundPartition, Options, slug, topology_text
 from pvnet.novalink.markup import Element
 from pvnet.novalink.names import UOM_NS
-from pvnet.novalink.resources import (
-    View,
-    client_network_adapter,
-    logical_partition,
-    managed_system,
-    persistent_memory_volume,
-    virtual_switch,
-)
+from pvnet.novalink.network_documents import client_network_adapter, virtual_switch
+from pvnet.novalink.partition_documents import logical_partition, persistent_memory_volume
+from pvnet.novalink.system_documents import managed_system
+from pvnet.novalink.view import View
 from pvnet.pb.v1.management_pb2 import Partition
 from pvnet.runtime.platform_view import Facts, partition_message, switch_message, system_message
 from pvnet.runtime.topology import PartitionConfig, ScmConfig, Topology

@@ -1,7 +1,7 @@
 """The table of jobs: bounded, each job ends once, what runs is neither deleted nor cancelled."""
 
+from pvnet.novalink.job_requests import JobRequest
 from pvnet.novalink.jobs import JobStatus, JobTable
-from pvnet.novalink.requests import JobRequest
 
 ON = JobRequest("PowerOn", "LogicalPartition")
 

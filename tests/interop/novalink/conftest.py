@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -20,7 +21,7 @@ def _have(client: str, complete: str = ".complete") -> None:
         done = subprocess.run([str(FETCH), client], capture_output=True, text=True, check=False)
         if done.returncode == 0:
             return
-        why = done.stdout.strip() or done.stderr.strip()
+        sys.stderr.write(done.stdout + done.stderr)
     pytest.skip(why)
 
 

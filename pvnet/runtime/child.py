@@ -32,16 +32,41 @@ def start_time(pid: int) -> int | None:
     return None if state in "ZX" else int(fields[18])
 
 
+class Gate:
+    """What a child waits at: a pipe that ends when its standard input is filled (``--go`` of ``runtime.service``)."""
+
+    def __init__(self, name: str) -> None:
+        self.file = os.fdopen(os.memfd_create(f"pvnet-{name}"), "w+b")
+        """The child's standard input; both sides share the position."""
+        self.waits, self._opens = os.pipe()
+
+    def open(self, stdin: bytes) -> None:
+        """Let the child go on."""
+        self.file.write(stdin)
+        self.file.seek(0)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of both; idempotent."""
+        self.file.close()
+        if self._opens >= 0:
+            os.close(self._opens)
+            self._opens = -1
+
+
 class Child:
     """One started process.  Made by :func:`spawn`; ``exited`` is set to its return code when it ends."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, name: str, process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, gate: Gate | None = None
+    ) -> None:
         self.name = name
         self.pid = process.pid
         self.started = start_time(process.pid) or 0
         self.exited: asyncio.Future[int] = loop.create_future()
         self._process = process
         self._loop = loop
+        self._gate = gate
         self._pidfd = os.pidfd_open(process.pid)
         loop.add_reader(self._pidfd, self._ended)
 
@@ -49,6 +74,12 @@ class Child:
     def running(self) -> bool:
         """Whether it has not ended yet, as far as the loop has seen."""
         return not self.exited.done()
+
+    def go(self, stdin: bytes) -> None:
+        """Let a child that was spawned to wait begin, with this on its standard input."""
+        gate, self._gate = self._gate, None
+        assert gate is not None, "it was spawned to wait, and begins once"
+        gate.open(stdin)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens when the process has ended."""
@@ -80,6 +111,8 @@ class Child:
     def _ended(self) -> None:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
+        if self._gate is not None:
+            self._gate.close()
         code = self._process.wait()  # does not wait: the pidfd said that it has ended
         if not self.exited.done():
             self.exited.set_result(code)
@@ -91,34 +124,45 @@ def spawn(
     *,
     module: bool = False,
     log: Path,
-    stdin: bytes = b"",
+    stdin: bytes | None = b"",
     environment: Mapping[str, str] | None = None,
 ) -> Child:
     """Start a program that dies with us, in a session of its own, its output appended to ``log``.
 
     A session of its own keeps Ctrl-C in a terminal from reaching it: the order of shutdown is ours.  With ``module``
     the first word is a Python module, which runs in this interpreter's environment.  ``stdin`` is what it finds on its
-    standard input: a place for secrets, which arguments are not.  Call it from the loop's thread.
+    standard input: a place for secrets, which arguments are not.  None: the program is told ``--go FD``, loads what it
+    needs and waits at that descriptor for :meth:`Child.go`.  Call it from the loop's thread.
 
     :raises UnreachableError: the program cannot be started.
     """
     how = "-m" if module else "--"
-    command = [sys.executable, "-P", "-m", "pvnet.runtime.tether", str(os.getpid()), how, *program]
-    with log.open("ab") as output, os.fdopen(os.memfd_create(f"pvnet-{name}"), "w+b") as given:
-        given.write(stdin)
-        given.seek(0)  # flushes; the child shares the position
-        try:
+    gate = Gate(name)
+    waiting = ("--go", str(gate.waits)) if stdin is None else ()
+    command = [sys.executable, "-P", "-m", "pvnet.runtime.tether", str(os.getpid()), how, *program, *waiting]
+    try:
+        if stdin is not None:
+            gate.file.write(stdin)
+            gate.file.seek(0)  # flushes
+        with log.open("ab") as output:
             process = subprocess.Popen(
                 command,
-                stdin=given,
+                stdin=gate.file,
                 stdout=output,
                 stderr=output,
                 env=None if environment is None else dict(environment),
                 start_new_session=True,
+                pass_fds=() if stdin is not None else (gate.waits,),
             )
-        except OSError as error:
-            raise UnreachableError(f"{name}: cannot start {program[0]}: {error.strerror}") from None
-    return Child(name, process, asyncio.get_running_loop())
+    except OSError as error:
+        gate.close()
+        raise UnreachableError(f"{name}: cannot start {program[0]}: {error.strerror}") from None
+    finally:
+        os.close(gate.waits)
+    if stdin is not None:
+        gate.close()
+        return Child(name, process, asyncio.get_running_loop())
+    return Child(name, process, asyncio.get_running_loop(), gate)
 
 
 def exit_text(code: int) -> str:

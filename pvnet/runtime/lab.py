@@ -42,6 +42,7 @@ class LabProcesses:
         self.supervisor = Supervisor(
             topology,
             launcher=self._launch,
+            module=_module,
             readiness=self._readiness,
             on_event=on_event,
             on_state=self._state_changed,
@@ -78,7 +79,7 @@ class LabProcesses:
             log_json=self._log_json,
         )
         stdin = config.model_dump_json(by_alias=True).encode()
-        return Launch((f"pvnet_services.{spec.role}", "--config", "-"), stdin=stdin)
+        return Launch(_module(spec), stdin=stdin)
 
     def _state_changed(self, name: str) -> None:
         self.platform.state_changed(name)
@@ -140,3 +141,7 @@ class LabProcesses:
     async def _answer(self, envelope: Envelope) -> None:
         answer = await self.platform.run(envelope.management)
         self.endpoint.reply(envelope, Envelope(management_reply=answer))
+
+
+def _module(spec: NodeSpec) -> tuple[str, ...]:
+    return (f"pvnet_services.{spec.role}", "--config", "-")

@@ -87,7 +87,13 @@ def run_service(role: str, factory: NodeFactory, arguments: list[str] | None = N
     """Run one node until SIGTERM; returns the exit code."""
     parser = argparse.ArgumentParser(prog=f"pvnet_services.{role}", description=f"A pvnet {role} process.")
     parser.add_argument("--config", required=True, metavar="JSON", help="a NodeConfig; - reads it from standard input")
+    parser.add_argument("--go", type=int, metavar="FD", help="wait for the end of this file before reading --config")
     given = parser.parse_args(arguments)
+    if given.go is not None:
+        import uvloop  # all that takes long is loaded now
+
+        with os.fdopen(given.go, "rb") as gate:
+            gate.read()
     try:
         config = NodeConfig.model_validate_json(sys.stdin.read() if given.config == "-" else given.config)
     except ValidationError as error:

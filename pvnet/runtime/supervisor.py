@@ -87,8 +87,9 @@ class Supervisor:
     """Runs one lab.  ``async with`` starts and stops it; :meth:`wait` lasts until somebody asks for the end.
 
     ``launcher`` says how a node is started and ``readiness`` how it is known to serve: the services and the broker's
-    state topics in a real lab.  ``on_event`` hears of everything that happens, in order; ``on_state`` of each change of
-    a node's state, by name, at once.
+    state topics in a real lab.  ``module``, if given, names the Python module of a node: it is started before its turn
+    and waits for that (``Child.go``).  ``on_event`` hears of everything that happens, in order; ``on_state`` of each
+    change of a node's state, by name, at once.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Supervisor:
         *,
         launcher: Launcher,
         readiness: ReadinessFactory,
+        module: Callable[[NodeSpec], tuple[str, ...]] | None = None,
         on_event: Callable[[SupervisorEvent], None] | None = None,
         on_state: Callable[[str], None] | None = None,
         base: Path | None = None,
@@ -106,6 +108,7 @@ class Supervisor:
         self.broker = Broker(topology.broker, directory=self.directory.path, log=self.directory.log(BROKER))
         self.readiness: Readiness | None = None
         self._launcher = launcher
+        self._module = module
         self._make_readiness = readiness
         self._on_event = on_event
         self._on_state = on_state
@@ -132,6 +135,7 @@ class Supervisor:
             self._held = True
             self._start_reaper()
             self._publish()
+            self._prepare()
             await self._start_broker()
             self.readiness = await self._make_readiness(self.broker.url)
             for wave in self._waves():
@@ -163,6 +167,8 @@ class Supervisor:
         self._held = False
         self._state = "stopping"
         self._publish()
+        prepared = [node.prepared for node in self._nodes.values() if node.prepared is not None]
+        await asyncio.gather(*(child.kill() for child in prepared))
         for wave in reversed(list(self._waves())):
             await asyncio.gather(*(self._stop_node(node) for node in wave))
         if self.readiness is not None:
@@ -269,6 +275,15 @@ class Supervisor:
 
     # --- nodes -------------------------------------------------------------------------------------------------------
 
+    def _prepare(self) -> None:
+        """Start the processes of everything that starts by itself: they load, all at once, and wait for their turn."""
+        for node in self._nodes.values():
+            if node.spec.autostart and self._module is not None:
+                name = node.spec.name
+                program = self._module(node.spec)
+                node.prepared = spawn(name, program, module=True, log=self.directory.log(name), stdin=None)
+                self._reap(node.prepared)
+
     def _node(self, name: str) -> Node:
         try:
             return self._nodes[name]
@@ -314,10 +329,14 @@ class Supervisor:
             return await self._bring_up_broker(node)
         launch = self._launcher(spec, self.broker.url)
         born_after = time.time_ns()
-        log = self.directory.log(spec.name)
-        child = spawn(spec.name, launch.program, module=launch.module, log=log, stdin=launch.stdin)
+        child, node.prepared = node.prepared, None
+        if child is not None:
+            child.go(launch.stdin)
+        else:
+            log = self.directory.log(spec.name)
+            child = spawn(spec.name, launch.program, module=launch.module, log=log, stdin=launch.stdin)
+            self._reap(child)
         node.child = child
-        self._reap(child)
         self._set(node, "starting")
         try:
             await self._wait_ready(node, child, born_after)

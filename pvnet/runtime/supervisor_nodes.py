@@ -67,6 +67,8 @@ class Node:
     spec: NodeSpec
     state: State = "off"
     child: Child | None = None
+    prepared: Child | None = None
+    """A process that has loaded what it needs and waits for its turn."""
     watcher: asyncio.Task[None] | None = None
     restarts: int = 0
     ended: deque[float] = field(default_factory=deque)

@@ -8,6 +8,7 @@ by the list of changes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 import sys
@@ -256,6 +257,10 @@ def _url(scheme: str, host: str, port: int) -> str:
 
 def main() -> int:
     """Run the process."""
+    with contextlib.suppress(ImportError):  # loaded while others load, too; what is missing is told when it starts
+        import pvnet_services.novalink_http
+        import pvnet_services.novalink_keys
+        import pvnet_services.novalink_listen  # noqa: F401
     return run_service("novalink", NovalinkNode)
 
 

@@ -299,12 +299,12 @@ class PlatformAdmin:
     def _settled(self, name: str) -> None:
         state = self.supervisor.state(name)
         if state in {"starting", "stopping"}:
-            raise ConflictError(f"{name} is {state}")
+            raise ConflictError(f"{self.topology.partition(name).both_names} is {state}")
 
     def _ended(self, name: str, doing: str) -> None:
         state = self.supervisor.state(name)
         if state not in {"off", "failed"}:
-            raise ConflictError(f"{name} is {state}: power it off to {doing}")
+            raise ConflictError(f"{self.topology.partition(name).both_names} is {state}: power it off to {doing}")
 
     async def _use(self, new: Topology, *, hold: str = "") -> None:
         """Put another topology in force, or raise and leave everything as it is."""

@@ -225,9 +225,8 @@ def delete_switch(topology: Topology, name: str) -> Topology:
         for number, venet in enumerate(partition.venet):
             if venet.switch == name:
                 slot = topology.venet_slot(partition, number)
-                raise Refusal(
-                    ManagementReply.CONFLICT, f"switch {name} has the adapter of {partition.name} in slot {slot}"
-                )
+                text = f"switch {name} has the adapter of {partition.both_names} in slot {slot}"
+                raise Refusal(ManagementReply.CONFLICT, text)
     return _with(topology, switches=[s for s in topology.switches if s is not switch])
 
 

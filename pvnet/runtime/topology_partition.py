@@ -109,6 +109,11 @@ class PartitionConfig(Strict):
         """Its name for people."""
         return self.label or self.name
 
+    @property
+    def both_names(self) -> str:
+        """Its name, and the one that people know it by where that is another: for texts that both read."""
+        return self.name if self.shown_label == self.name else f"{self.shown_label} ({self.name})"
+
     @model_validator(mode="after")
     def _memory_ordered(self) -> Self:
         low, high = self.min_memory or self.memory, self.max_memory or self.memory

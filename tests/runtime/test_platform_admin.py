@@ -313,7 +313,7 @@ async def test_makes_and_deletes_a_partition(tmp_path: Path) -> None:
         assert find_lab("lab", lab.base)[1].topology["partition"][3]["name"] == "new-one"
         await lab.ok(PowerOn(name="new-one"))
         assert (await lab.show("new-one")).current_memory_bytes == 32 * MIB
-        text = "new-one is running: power it off to delete it"
+        text = "New One (new-one) is running: power it off to delete it"
         await lab.refused(DeletePartition(name="new-one"), Reply.CONFLICT, text)
         await lab.ok(PowerOff(name="new-one"))
         stale = DeletePartition(name="new-one", if_revision=new.revision)

@@ -200,8 +200,9 @@ class PlatformAdmin:
 
     async def _power_off(self, command: PowerOff) -> ManagementReply:
         name = command.name
-        if self._known(name).management:
-            raise ConflictError(f"{name} is the management partition: this command came through it")
+        partition = self._known(name)
+        if partition.management:
+            raise ConflictError(f"{partition.both_names} is the management partition: this command came through it")
         mode = _MODES.get(command.mode)
         if mode is None:
             raise Refusal(ManagementReply.INVALID, f"mode {command.mode}: expected 0, 1 or 2", field="mode")

@@ -153,25 +153,33 @@ def modify_partition(topology: Topology, command: ModifyPartition) -> Topology:
     return _checked_memory(_replaced(topology, old, _rebuilt(old, update)), old.name)
 
 
+def _needed_for(topology: Topology, partition: PartitionConfig) -> str:
+    """Why a partition cannot go, as what follows its name; empty: it can."""
+    name = partition.name
+    if partition.management:
+        return "is the management partition: this command came through it"
+    for pair in topology.crqs:
+        if name in {end[0] for end in pair.ends()}:
+            return f"is an end of the CRQ pair {pair.a} - {pair.b}"
+    for host in topology.mdev_hosts:
+        for mdev in host.mdevs:
+            if mdev.partition == name:
+                return f"has the mediated device {mdev.uuid} of {host.name}"
+        for parent in host.parents:
+            if parent.attributes.get("scm", "").partition(":")[0] == name:
+                return f"has the storage of the parent {parent.name} of {host.name}"
+    return ""
+
+
 def delete_partition(topology: Topology, name: str) -> Topology:
     """Return the topology without a partition.
 
     :raises Refusal: something else needs it.
     """
     partition = topology.partition(name)
-    if partition.management:
-        raise Refusal(ManagementReply.CONFLICT, f"{name} is the management partition: this command came through it")
-    for pair in topology.crqs:
-        if name in {end[0] for end in pair.ends()}:
-            raise Refusal(ManagementReply.CONFLICT, f"{name} is an end of the CRQ pair {pair.a} - {pair.b}")
-    for host in topology.mdev_hosts:
-        for mdev in host.mdevs:
-            if mdev.partition == name:
-                raise Refusal(ManagementReply.CONFLICT, f"{name} has the mediated device {mdev.uuid} of {host.name}")
-        for parent in host.parents:
-            if parent.attributes.get("scm", "").partition(":")[0] == name:
-                text = f"{name} has the storage of the parent {parent.name} of {host.name}"
-                raise Refusal(ManagementReply.CONFLICT, text)
+    needed = _needed_for(topology, partition)
+    if needed:
+        raise Refusal(ManagementReply.CONFLICT, f"{partition.both_names} {needed}")
     return _with(topology, partitions=[p for p in topology.partitions if p is not partition])
 
 
@@ -241,16 +249,16 @@ def create_adapter(topology: Topology, command: CreateAdapter) -> tuple[Topology
     old = topology.partition(command.partition)
     venets = _pinned_venets(topology, old)
     if len(venets) >= ADAPTERS_MAX:
-        raise Refusal(ManagementReply.CONFLICT, f"{old.name} has {len(venets)} adapters, as many as may be")
+        raise Refusal(ManagementReply.CONFLICT, f"{old.both_names} has {len(venets)} adapters, as many as may be")
     used = {venet.slot for venet in venets}
     devices = {device.name for device in old.devices}
     slot = command.slot
     if not slot:
         slot = next(n for n in range(FIRST_SLOT, 1 << 20) if n not in used and venet_device(old.name, n) not in devices)
     elif slot in used:
-        raise _invalid("slot", f"{slot} is used: expected a free one of {old.name}, or 0")
+        raise _invalid("slot", f"{slot} is used: expected a free one of {old.both_names}, or 0")
     elif venet_device(old.name, slot) in devices:
-        raise _invalid("slot", f"{slot}: {old.name} has a device {venet_device(old.name, slot)!r} already")
+        raise _invalid("slot", f"{slot}: {old.both_names} has a device {venet_device(old.name, slot)!r} already")
     given: dict[str, Any] = {"slot": slot, "switch": _switch(topology, command.switch), "vlan": command.vlan or 1}
     macs = _macs(topology)
     given["mac"] = command.mac or _made_mac(topology, old, slot, macs)
@@ -297,7 +305,7 @@ def _number_of(partition: PartitionConfig, venets: list[VenetConfig], slot: int)
         if venet.slot == slot:
             return number
     known = ", ".join(str(venet.slot) for venet in venets) or "none"
-    raise Refusal(ManagementReply.NOT_FOUND, f"no adapter of {partition.name} in slot {slot}; there are: {known}")
+    raise Refusal(ManagementReply.NOT_FOUND, f"no adapter of {partition.both_names} in slot {slot}; there are: {known}")
 
 
 def _pinned_venets(topology: Topology, partition: PartitionConfig) -> list[VenetConfig]:

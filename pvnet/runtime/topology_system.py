@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 from pvnet.runtime.topology_base import Strict, parse_size
 
 _NAMESPACE: Final = uuid.UUID("2c1b1f0e-6f3c-5f0a-9d6e-70766e657401")
+_FIRST_BIT: Final = 1 << 127
 LABEL_MAX: Final = 31
 """Longest name of a partition, as the real platform has it."""
 MEMORY_DEFAULT: Final = 64 << 30
@@ -29,8 +30,11 @@ _MIB: Final = 1 << 20
 
 @lru_cache(maxsize=1 << 14)  # a lab of a thousand partitions asks for the same ones at every change
 def made_uuid(*names: str) -> str:
-    """Return the UUID of what has these names, lower case."""
-    return str(uuid.uuid5(_NAMESPACE, "/".join(names)))
+    """Return the UUID of what has these names, lower case.
+
+    Its first bit is 0, as in those of PowerVM: clients that make UUIDs of partitions take others for a mistake.
+    """
+    return str(uuid.UUID(int=uuid.uuid5(_NAMESPACE, "/".join(names)).int & ~_FIRST_BIT))
 
 
 def _uuid(value: str) -> str:

@@ -389,3 +389,12 @@ def test_the_least_memory_that_the_document_names_is_the_least(settings: str, le
     assert parse_topology(text + str(size)).partitions[0].memory == size
     assert problems(text + str(size - 4096))
     assert least in (EXAMPLES.parents[1] / "docs/topology.md").read_text()
+
+
+@pytest.mark.parametrize("lab", ["a", "lab", "novalink", "x0", "x1", "x2", "x3"])
+def test_made_uuids_are_such_as_powervm_makes(lab: str) -> None:
+    topology = default_topology(lab)
+    uuids = [topology.partition_uuid(p) for p in topology.partitions]
+    assert all(int(uuid[0], 16) < 8 for uuid in uuids)
+    assert len(set(uuids)) == len(uuids)
+    assert uuids == [default_topology(lab).partition_uuid(p) for p in topology.partitions]

@@ -163,7 +163,7 @@ async def _search_switches(api: Api, call: Call) -> Response:
 
 def _quick_all(kind: str) -> Handler:
     async def show(api: Api, call: Call) -> Response:
-        return _json(quick_all(kind, await view_of(api, call)))
+        return _json(quick_all(kind, await view_of(api, call), call.request.base))
 
     return show
 
@@ -171,8 +171,8 @@ def _quick_all(kind: str) -> Handler:
 async def _quick(api: Api, call: Call) -> Response:
     view = await view_of(api, call)
     partition = partition_of(view, call) if "partition" in call.parameters else None
-    name = call.parameters.get("property", "All")
-    return _json(quick_one(view, partition) if name == "All" else quick_property(name, view, partition))
+    name, base = call.parameters.get("property", "All"), call.request.base
+    return _json(quick_one(view, partition, base) if name == "All" else quick_property(name, view, partition, base))
 
 
 def _json(value: object) -> Response:

@@ -130,8 +130,32 @@ def test_quick() -> None:
         15.05,
     )
     assert quick_one(seen) == system
+    assert (system["SystemType"], system["MemoryDefragmentationState"]) == ("fsp", "Not_In_Progress")
+    assert str(system["SystemFirmware"]).startswith("pvnet ")
     assert quick_property("PartitionID", seen, rig.guest_of(seen)) == 2
     assert quick_property("SystemName", seen) == "lab one"
     with pytest.raises(RequestError, match=r"no quick property 'Nonsense'; there are .*PartitionState") as caught:
         quick_property("Nonsense", seen, rig.guest_of(seen))
     assert caught.value.status == 404
+
+
+def test_quick_processors_and_links() -> None:
+    """As an HMC has them: what only the other kind of processors has is null, and links are whole."""
+    seen = rig.view()
+    guest = rig.guest_of(seen)
+    names = ("HasDedicatedProcessors", "CurrentProcessors", "CurrentProcessingUnits", "AllocatedVirtualProcessors")
+
+    def processors() -> list[object]:
+        one = quick_one(seen, guest)
+        return [one[name] for name in names]
+
+    guest.processors.dedicated = False
+    guest.processors.units, guest.processors.virtual = 150, 2
+    assert processors() == ["false", None, 1.5, 2]
+    guest.processors.dedicated = True
+    guest.processors.units = 200
+    assert processors() == ["true", 2, None, None]
+    base = "https://there:12443"
+    link = f"{base}/rest/api/uom/ManagedSystem/{rig.SYSTEM_UUID}"
+    assert quick_property("AssociatedManagedSystem", seen, guest, base) == link
+    assert {one["AssociatedManagedSystem"] for one in quick_all("LogicalPartition", seen, base)} == {link}

@@ -8,6 +8,8 @@ import ssl
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,59 +17,129 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from interop.novalink.client import environment_of
-from interop.novalink.lab import EAST, SYSTEM, Lab
+from interop.novalink.lab import EAST, SYSTEM, Lab, lab_up
 
 pytestmark = pytest.mark.slow
 WEB = "http://www.ibm.com/xmlns/systems/power/firmware/web/mc/2012_10/"
 LOGON = """<LogonRequest schemaVersion="V1_0" xmlns="{web}" xmlns:mc="{web}"><UserID>{user}</UserID>\
 <Password>{password}</Password></LogonRequest>"""
-SOURCE = """plugin: ibm.power_hmc.powervm_inventory
-hmc_hosts:
-  "{host}":
-    user: {user}
-    password: {password}
-identify_unknown_by: PartitionName
-advanced_fields: {advanced}
-keyed_groups:
-  - prefix: state
-    key: PartitionState
-compose:
-  number: PartitionID
-"""
 
 
 def host_of(lab: Lab) -> str:
     return f"localhost:{urlsplit(lab.endpoint['url']).port}"
 
 
-@pytest.mark.usefixtures("ansible")
-@pytest.mark.parametrize("advanced", ["false", "true"], ids=["quick", "advanced"])
-def test_the_plugin_lists_all_partitions(shared_lab: Lab, tmp_path: Path, advanced: str) -> None:
-    client = environment_of("ansible")
-    source = tmp_path / "lab.power_hmc.yml"
-    user, password = shared_lab.endpoint["user"], shared_lab.password
-    source.write_text(SOURCE.format(host=host_of(shared_lab), user=user, password=password, advanced=advanced))
-    done = subprocess.run(
-        [str(client / "bin" / "ansible-inventory"), "-i", str(source), "--list"],
-        env={
-            "HOME": str(tmp_path),
-            "LANG": "C.UTF-8",
-            "PATH": f"{client / 'bin'}:{os.environ['PATH']}",
-            "ANSIBLE_COLLECTIONS_PATH": str(client / "collections"),
-            "ANSIBLE_INVENTORY_ENABLED": "ibm.power_hmc.powervm_inventory",
-            "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
+def plain(value: dict[str, Any]) -> Any:
+    """What Ansible says without its mark for text that it did not write itself."""
+    return value.get("__ansible_unsafe", value)
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Groups with their hosts, and the variables of the hosts."""
+
+    groups: dict[str, list[str]]
+    variables: dict[str, dict[str, Any]]
+
+
+@pytest.fixture
+def inventory(ansible: None, tmp_path: Path) -> Callable[..., Inventory]:
+    """List a lab; what is given are options of the plugin."""
+
+    def listed(lab: Lab, **options: object) -> Inventory:
+        client = environment_of("ansible")
+        source = tmp_path / "lab.power_hmc.yml"
+        user = {"hmc": host_of(lab), "user": lab.endpoint["user"], "password": lab.password}
+        # JSON is YAML, too.
+        source.write_text(json.dumps({"plugin": "ibm.power_hmc.powervm_inventory", "hmc_hosts": [user], **options}))
+        done = subprocess.run(
+            [str(client / "bin" / "ansible-inventory"), "-i", str(source), "--list"],
+            env={
+                "HOME": str(tmp_path),
+                "LANG": "C.UTF-8",
+                "PATH": f"{client / 'bin'}:{os.environ['PATH']}",
+                "ANSIBLE_COLLECTIONS_PATH": str(client / "collections"),
+                "ANSIBLE_INVENTORY_ENABLED": "ibm.power_hmc.powervm_inventory",
+                "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+        )
+        assert done.returncode == 0, done.stderr
+        said = json.loads(done.stdout, object_hook=plain)
+        variables = said.pop("_meta")["hostvars"]
+        return Inventory({name: sorted(group["hosts"]) for name, group in said.items() if "hosts" in group}, variables)
+
+    return listed
+
+
+@pytest.fixture(scope="module")
+def console() -> Iterator[Lab]:
+    """A lab whose service is like an HMC's."""
+    with lab_up(mode="hmc") as lab:
+        yield lab
+
+
+ADVANCED = pytest.mark.parametrize("advanced", [False, True], ids=["quick", "advanced"])
+
+
+@ADVANCED
+@pytest.mark.parametrize("kind", ["shared_lab", "console"], ids=["pvm", "hmc"])
+def test_the_plugin_lists_all_partitions(
+    inventory: Callable[..., Inventory], request: pytest.FixtureRequest, kind: str, advanced: bool
+) -> None:
+    listed = inventory(
+        request.getfixturevalue(kind),
+        advanced_fields=advanced,
+        identify_unknown_by="PartitionName",
+        keyed_groups=[{"prefix": "state", "key": "PartitionState"}, {"prefix": "type", "key": "PartitionType"}],
+        groups={"linux": "'Linux' in OperatingSystemVersion", "aix": "'7.2' in OperatingSystemVersion"},
+        compose={"number": "PartitionID | int", "memory": "CurrentMemory | int", "where": "SystemName"},
     )
-    assert done.returncode == 0, done.stderr
-    listed = json.loads(done.stdout)
-    assert sorted(listed["unknowns"]["hosts"]) == ["East End", "Management"], "they have no address"
-    west = listed["_meta"]["hostvars"]["west"]
-    assert (west["ansible_host"], int(west["number"])) == ("10.99.0.8", 8)
-    assert listed["state_running"]["hosts"] == ["west"]
+    assert listed.groups == {
+        "Kiruna 9": ["west"],
+        "linux": ["west"],
+        "state_running": ["west"],
+        "type_AIX_Linux": ["west"],
+        "unknowns": ["East End", "Management"],
+    }, "unknown is what has no address"
+    west = {"ansible_host": "10.99.0.8", "number": 8, "memory": 32, "where": "Kiruna 9"}
+    assert listed.variables == {"west": west}
+
+
+@ADVANCED
+def test_the_plugin_leaves_out_what_it_is_told_to(
+    inventory: Callable[..., Inventory], shared_lab: Lab, advanced: bool
+) -> None:
+    def hosts(**options: object) -> list[str]:
+        found = inventory(shared_lab, advanced_fields=advanced, identify_unknown_by="PartitionName", **options)
+        return sorted({host for group in found.groups.values() for host in group})
+
+    assert hosts(filters={"PartitionState": "running", "PartitionType": "AIX/Linux"}) == ["Management", "west"]
+    assert hosts(filters={"PartitionType": "Virtual IO Server"}) == []
+    assert hosts(exclude_ip=["10.99.0.8"], exclude_lpar=["East End"]) == ["Management"]
+    assert hosts(exclude_system=["Kiruna 9"]) == []
+
+
+def test_the_plugin_has_the_system_for_a_host(inventory: Callable[..., Inventory], shared_lab: Lab) -> None:
+    """One property that is missing, and the plugin leaves out all that was to be made of the system."""
+    listed = inventory(
+        shared_lab,
+        group_lpars_by_managed_system=False,
+        system_filters={"State": "operating"},
+        system_keyed_groups=[{"prefix": "type", "key": "SystemType"}],
+        system_groups={"able": "MaximumPartitions > 1"},
+        system_compose={"firmware": "SystemFirmware"},
+    )
+    assert listed.groups == {
+        "ManagedSystems": ["Kiruna 9"],
+        "able": ["Kiruna 9"],
+        "type_fsp": ["Kiruna 9"],
+        "ungrouped": ["west"],
+    }
+    assert listed.variables["Kiruna 9"]["firmware"].startswith("pvnet ")
 
 
 class Plugin:
@@ -106,12 +178,14 @@ def test_the_requests_that_it_makes(shared_lab: Lab) -> None:
     plugin = Plugin(shared_lab)
     (system,) = plugin.quick("/uom/ManagedSystem/quick/All")
     assert (system["UUID"], system["SystemName"], system["State"]) == (SYSTEM, "Kiruna 9", "operating")
+    assert (system["SystemType"], system["SystemFirmware"].split()[0]) == ("fsp", "pvnet"), "it groups systems by them"
     assert plugin.get("/uom/Group")[0] == 204
     of_system = f"/uom/ManagedSystem/{SYSTEM}"
     parts = {part["PartitionName"]: part for part in plugin.quick(f"{of_system}/LogicalPartition/quick/All")}
     assert sorted(parts) == ["East End", "Management", "west"]
     east = parts["East End"]
     assert (east["UUID"], east["PartitionID"], east["PartitionType"]) == (EAST, 7, "AIX/Linux")
+    assert east["AssociatedManagedSystem"] == f"https://{host_of(shared_lab)}/rest/api/uom/ManagedSystem/{SYSTEM}"
     assert (east["PartitionState"], parts["west"]["PartitionState"]) == ("not activated", "running")
     addresses = (east["ResourceMonitoringIPAddress"], parts["west"]["ResourceMonitoringIPAddress"])
     assert addresses == (None, "10.99.0.8"), "what has one is a host to Ansible"
@@ -121,8 +195,8 @@ def test_the_requests_that_it_makes(shared_lab: Lab) -> None:
     assert status == 200
     names = [element.text for element in ET.fromstring(body).iterfind(".//{*}PartitionName")]
     assert sorted(filter(None, names)) == ["East End", "Management", "west"]
-    status, _ = plugin.get(f"{of_system}/VirtualIOServer?group=Advanced", kind)
-    assert status in (200, 204)
+    kind = "application/vnd.ibm.powervm.uom+xml; type=VirtualIOServer"
+    assert plugin.get(f"{of_system}/VirtualIOServer?group=Advanced", kind)[0] == 204
     assert plugin.log_off() == 204
     with pytest.raises(urllib.error.HTTPError) as caught:
         plugin.get("/uom/ManagedSystem/quick/All")

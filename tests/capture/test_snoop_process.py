@@ -132,7 +132,7 @@ async def test_a_node_that_comes_again_appends_in_the_same_lab_only(tmp_path, mo
     for directory in (first, first, second):
         monkeypatch.setattr("pvnet.runtime.snoop._begun", set())  # another process
         async with an_endpoint() as endpoint, snooping(endpoint, lab, directory=str(directory)):
-            endpoint._snoop("in", Envelope())
+            endpoint.taps.tell("in", Envelope())
         seen.append(len(read(file)))
     assert seen == [1, 2, 1]
 
@@ -142,7 +142,7 @@ async def test_a_failure_is_an_error_of_the_node():
         async with snooping(endpoint, topology("pcapng:|exit 7")) as sink:
             assert sink is not None
             while not sink.failure:
-                endpoint._snoop("in", Envelope())
+                endpoint.taps.tell("in", Envelope())
                 await asyncio.sleep(0.005)
             await stop_snoop(sink)
         await endpoint.wait_peer("lpar1", phase=0, timeout=1)

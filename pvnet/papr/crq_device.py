@@ -211,8 +211,8 @@ class CrqDevice:
                 self._done(self._readers.popleft().request, -ENODEV)
 
     def _drain(self) -> None:
-        """Take elements while there is room for them; the rest stays in the ring."""
-        while len(self._received) < self.config.read_ahead:
+        """Take elements while there is room for them; the rest stays in the ring, and is gone with it."""
+        while self.state not in {PairState.DOWN, PairState.FAILED} and len(self._received) < self.config.read_ahead:
             raw = self._link.take()
             if raw is None:
                 break

@@ -1,6 +1,7 @@
 """``pip install`` of the wheel and of the sdist, each in a clean virtual environment, gives a working ``pvnet``."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,3 +45,14 @@ def test_installs_and_runs_in_a_clean_environment(built: Path, tmp_path: Path, k
     where = run(bin_ / "python", "-c", "import pvnet_services, pvnet; print(pvnet.__file__)", cwd=tmp_path)
     assert str(tmp_path) in where, "the source tree must not be what is tested"
     assert "Apache License" in next((tmp_path / "venv").rglob("pvnet-*.dist-info/licenses/LICENSE")).read_text()
+
+
+def test_the_example_tests_run_with_what_the_readme_installs(built: Path, tmp_path: Path) -> None:
+    """In a clone, by plain pytest: the settings and plugins of our own tests are not there."""
+    (wheel,) = built.glob("*.whl")
+    readme = (ROOT / "README.md").read_text()
+    (extras,) = re.findall(r'pip install "pvnet(\[.*\])" pytest$', readme, re.MULTILINE)
+    (command,) = re.findall(r"^\$ (pytest .* examples/novalink_tests)$", readme, re.MULTILINE)
+    bin_ = make_venv(tmp_path / "venv")
+    run(bin_ / "pip", "install", "--quiet", f"{wheel}{extras}", "pytest")
+    assert "2 passed" in run(bin_ / "python", "-P", "-m", *command.split(), cwd=ROOT)

@@ -2,7 +2,7 @@
 
 Pure: documents in, text out.  What REST tells is written out, with numbers and UUIDs, so that the lab that is started
 from the file shows its clients the same; what it does not tell (how the devices work, where blocks are kept) is a lab's
-default.  What a lab cannot have is left out with a comment that says so.
+default, or a guess with a comment that says so, as is what a lab cannot have.
 """
 
 from __future__ import annotations
@@ -303,7 +303,8 @@ def _volume(volume: Element) -> Iterator[str]:
         return
     yield "[[partition.scm]]"
     yield f'size = "{size}MiB"'
-    yield f'block_size = "{min(size & -size, _BLOCK_MAX_MIB)}MiB"'
+    # The schema has no block size of a volume: the largest usual one that the size is a multiple of.
+    yield f'block_size = "{min(size & -size, _BLOCK_MAX_MIB)}MiB"  # not told; this is a guess'
     ours = _VOLUME.fullmatch(name)
     if ours is not None:
         yield f"type = {_text(ours[1])}"

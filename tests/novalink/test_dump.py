@@ -207,6 +207,21 @@ def test_what_is_too_large_is_cut_and_said() -> None:
     assert (made.shown_label, made.max_memory) == (label[:31].strip(), 64 << 30)
 
 
+def test_a_block_size_that_is_guessed_is_said_to_be() -> None:
+    devices = [ScmConfig(size=16 * MIB, block_size=MIB), ScmConfig(size=3 * MIB, block_size=1 << 16)]
+    topology = Topology(partition=[PartitionConfig(name="one", management=True, scm=devices)], novalink={})
+    text = topology_text(found_in(view_of(topology)), OPTIONS)
+    lines = [line for line in text.splitlines() if line.startswith("block_size")]
+    assert lines == [
+        'block_size = "16MiB"  # not told; this is a guess',
+        'block_size = "1MiB"  # not told; this is a guess',
+    ]
+    assert [(d.size, d.block_size) for d in parse_topology(text).partitions[0].scm] == [
+        (16 * MIB, 16 * MIB),
+        (3 * MIB, MIB),
+    ]
+
+
 def test_an_adapter_without_switch_and_what_is_there_twice_are_said() -> None:
     switch = content("VirtualSwitch", leaf("SwitchName", "ETHERNET0"), identity=SWITCH)
     link = Element(UOM_NS, "link", {"href": f"https://x/rest/api/uom/VirtualSwitch/{SWITCH}?group=None"})

@@ -7,7 +7,6 @@ so many connections, so many calls of each, and one that does not read its answe
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections import Counter
@@ -23,7 +22,7 @@ from pvnet.pb.v1.device_pb2 import DeviceIo
 from pvnet.pb.v1.management_pb2 import DeviceSocket
 from pvnet.runtime.device_address import DeviceAddress
 from pvnet.runtime.endpoint import Endpoint
-from pvnet.runtime.endpoints import write_endpoint
+from pvnet.runtime.endpoints import read_endpoints, write_endpoint
 from pvnet.transport.unix_hello import credentials
 from pvnet.vfio.unix_listen import UnixListener
 from pvnet.vmc.device_protocol import DeviceCall, Frame, Op, ServerMachine
@@ -91,15 +90,43 @@ class DeviceServer:
     async def start(self, uris: Iterable[str]) -> None:
         """Listen at every address.
 
+        A partition that is started again in the same lab keeps the ports that it got: clients know them.
+
         Raises:
             ConfigError: one is wrong or cannot be had; none is listened at.
         """
+        earlier = self._earlier()
+        ports = [place for place in earlier if place.startswith("tcp:")]
         try:
             for uri in uris:
-                await self.add(uri)
+                await self._add_again(uri, ports)
         except ConfigError:
             await self.stop()
             raise
+        if earlier and not self._listening:
+            self._tell()  # what was added while it ran is not there any more
+
+    async def _add_again(self, uri: str, ports: list[str]) -> None:
+        """Listen; where any port will do, at the first of ``ports`` (taken out of it) that was for this address."""
+        address = DeviceAddress.parse(uri)
+        if address.path is None and address.port == 0:
+            for place in ports:
+                again = replace(address, port=int(place.rpartition(":")[2]))
+                if again.place == place:
+                    ports.remove(place)
+                    try:
+                        await self.add(str(again))
+                    except ConfigError as error:
+                        instead = "another free port"
+                        self.endpoint.log.warning("port_lost", place=place, error=str(error), instead=instead)
+                        break
+                    return
+        await self.add(uri)
+
+    def _earlier(self) -> list[str]:
+        """Where this partition listened before it was started again, in order."""
+        known = read_endpoints(self._directory).get("device") if self._directory else None
+        return [str(place) for place in known] if isinstance(known, list) else []
 
     async def command(self, wanted: DeviceSocket) -> dict[str, object]:
         """Run the management command; returns all addresses, and the one that it was about.
@@ -170,10 +197,7 @@ class DeviceServer:
         """Listen nowhere and close every connection with its file; idempotent."""
         for listening in self._listening.values():
             self._let_go(listening)
-        if self._listening:
-            self._listening.clear()
-            with contextlib.suppress(ConfigError):  # the lab's directory may have gone before us
-                self._tell()
+        self._listening.clear()  # what the lab's directory says stays: started again, it has the same ports
         for connection in list(self.connections.values()):
             connection.end("the partition ends")
         gone = [connection.gone for connection in self.connections.values()]

@@ -15,11 +15,12 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from pvnet.client.keeper import SessionKeeper
 from pvnet.client.session import VmcSession
-from pvnet.core.errors import DeadlineError, PvnetError, UnavailableError
+from pvnet.core.errors import ConfigError, DeadlineError, PvnetError, UnavailableError
 from pvnet.novalink import certs, passwords
 from pvnet.novalink.api import PLATFORM_WAIT_S, Api
 from pvnet.novalink.api_change import CHANGE_ROUTES
@@ -32,9 +33,12 @@ from pvnet.novalink.sessions import LogOns
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.management_pb2 import Management, ManagementReply
 from pvnet.runtime.endpoint import Endpoint
-from pvnet.runtime.endpoints import write_endpoint
+from pvnet.runtime.endpoints import read_endpoints, write_endpoint
 from pvnet.runtime.service import NodeConfig, run_service
 from pvnet.runtime.topology_novalink import DEFAULT_USER
+
+if TYPE_CHECKING:
+    from pvnet_services.novalink_listen import HttpServer, Listener
 
 _WATCH_MS: Final = 25_000
 _WATCH_S: Final = 35.0
@@ -96,7 +100,7 @@ class NovalinkNode:
     async def _listen(self, files: certs.ServerFiles, users: passwords.Users) -> tuple[str, str | None]:
         from pvnet_services.novalink_http import Front
         from pvnet_services.novalink_keys import Keyring
-        from pvnet_services.novalink_listen import HttpServer, Listener, Table
+        from pvnet_services.novalink_listen import HttpServer, Table
 
         keys = Keyring(users, self.directory / "novalink")
         for routes in (logon_routes(keys, self._pause), READ_ROUTES, POWER_ROUTES, CHANGE_ROUTES):
@@ -108,9 +112,10 @@ class NovalinkNode:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(files.cert, files.key)
-        listeners = [Listener(self.config.host, self.config.port, server, context)]
+        earlier = _earlier_ports(self.directory)
+        listeners = [self._listener(self.config.host, self.config.port, earlier.get("url"), server, context)]
         if self.config.http:
-            listeners.append(Listener(_LOOPBACK, self.config.http_port, server, None))
+            listeners.append(self._listener(_LOOPBACK, self.config.http_port, earlier.get("http"), server, None))
         tasks = [self.endpoint.spawn(listener.run(), "listener") for listener in listeners]
         self.endpoint.spawn(self._sweep(keys), "sweep")
 
@@ -128,6 +133,19 @@ class NovalinkNode:
         self._counters.append(lambda: {"connections": len(table), "requests": front.requests, **table.counters})
         urls = [_url(scheme, *listener.address) for scheme, listener in zip(("https", "http"), listeners, strict=False)]
         return urls[0], urls[1] if len(urls) > 1 else None
+
+    def _listener(
+        self, host: str, port: int, earlier: int | None, server: HttpServer, tls: ssl.SSLContext | None
+    ) -> Listener:
+        """Listen; where any port will do, at the one that this lab's clients know already."""
+        from pvnet_services.novalink_listen import Listener
+
+        if port == 0 and earlier is not None:
+            try:
+                return Listener(host, earlier, server, tls)
+            except ConfigError as error:
+                self.endpoint.log.warning("port_lost", port=earlier, error=str(error), instead="another free port")
+        return Listener(host, port, server, tls)
 
     async def stop(self) -> None:
         """Listen no more, close the session, leave."""
@@ -248,6 +266,17 @@ def _needed() -> None:
         import cryptography  # noqa: F401
     except ImportError as error:
         raise UnavailableError(f"[novalink] needs {error.name}: pip install 'pvnet[novalink]'") from None
+
+
+def _earlier_ports(directory: Path) -> dict[str, int]:
+    """Return where this lab's service listened before it was started again, by key of its endpoint."""
+    earlier = read_endpoints(directory).get("novalink")
+    ports: dict[str, int] = {}
+    for key, address in earlier.items() if isinstance(earlier, dict) else ():
+        if key in {"url", "http"} and isinstance(address, str):
+            with contextlib.suppress(ValueError):  # none that this service has written
+                ports[key] = urlsplit(address).port or 0
+    return {key: port for key, port in ports.items() if port}
 
 
 def _url(scheme: str, host: str, port: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 import stat
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from pvnet.client.device import POLLIN
 from pvnet.client.device_socket import DeviceSocket
 from pvnet.client.session import VmcSession
 from pvnet.core.errors import ConfigError, DeadlineError, DeviceError, PvnetError, UnreachableError
+from pvnet.runtime.endpoints import read_endpoints
+from pvnet_services.device_server import DeviceServer
 
 
 async def test_a_session_opens_echoes_and_closes(tmp_path: Path) -> None:
@@ -159,3 +162,32 @@ async def test_where_it_may_listen(tmp_path: Path) -> None:
             await server.remove("tcp:127.0.0.1:1")
         assert await server.remove(uri) == uri
         assert not (tmp_path / "s").exists()
+
+
+async def test_started_again_it_has_the_ports_that_it_had() -> None:
+    anywhere = ["tcp:127.0.0.1:0", "tcp:127.0.0.1:0", "tcp:[::1]:0"]
+    async with lab_with_device() as lab:
+        own = server_of(lab)
+        directory = own._directory
+
+        async def started(uris: list[str]) -> DeviceServer:
+            server = DeviceServer(own.files, own.endpoint, directory)
+            await server.start(uris)
+            return server
+
+        first = await started(anywhere)
+        had = first.uris
+        added = await first.add("tcp:127.0.0.1:0")
+        assert read_endpoints(directory) == {"device": [*had, added]}
+        await first.stop()
+        again = await started(anywhere)
+        assert again.uris == had
+        assert read_endpoints(directory) == {"device": had}
+        await again.stop()
+        with socket.create_server(("127.0.0.1", int(had[0].rpartition(":")[2]))):
+            robbed = await started(anywhere)
+        assert robbed.uris[0] not in had
+        assert robbed.uris[1:] == had[1:]
+        await robbed.stop()
+        await started([])
+        assert read_endpoints(directory) == {"device": []}

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import stat
 from pathlib import Path
 
@@ -119,3 +120,23 @@ async def test_nothing_of_a_bad_log_on_is_logged(tmp_path):
         assert "opensesame" not in log
         assert client.token not in log
         assert "/rest/api/web/Logon" in log
+
+
+async def test_a_service_that_was_killed_comes_back_where_its_clients_know_it(tmp_path):
+    async with running(made("novalink-ports", tmp_path), tmp_path / "labs") as lab:
+        directory = lab.lab.processes.supervisor.directory.path
+        first = RestClient(directory)
+        assert (await asyncio.to_thread(first.log_on)).status == 200
+        await lab.restarted("novalink", lab.kill("novalink"))
+        assert RestClient(directory).endpoint == first.endpoint
+        first.token = ""
+        assert (await asyncio.to_thread(first.log_on)).status == 200  # the same password, and the CA that it had
+        os.kill(lab.pid("novalink"), signal.SIGTERM)
+        await until(lambda: "novalink" not in lab.pids())  # the restart pauses first
+        with socket.create_server((first.url.hostname, first.url.port)):
+            await until(lambda: "port_lost" in lab.log("novalink"))
+            await until(lambda: lab.lab.processes.supervisor.state("novalink") == "running")
+            other = RestClient(directory)
+            assert other.url.port != first.url.port
+            assert other.endpoint["http"] == first.endpoint["http"]
+            assert (await asyncio.to_thread(other.log_on)).status == 200

@@ -160,7 +160,12 @@ def dump(
     http_port: Annotated[
         int | None, typer.Option("--http-port", min=0, max=65535, help="HTTP port of the new lab; 0: any.")
     ] = None,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, max=3600, help="Longest wait for one answer.")] = 60.0,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout", min=0.1, max=3600, help="Seconds for one whole answer; all together get 20 times as long."
+        ),
+    ] = 60.0,
 ) -> None:
     """Write a topology with the system, partitions and adapters of a living endpoint; it is only read.
 

@@ -1,18 +1,22 @@
 """Read a living endpoint: log on, GET what there is, log off.  Nothing is changed there.
 
-Blocking, for a command: one request at a time over one connection.  Answers are bounded; what an endpoint does not have
-(404, 204) is an empty list.
+Blocking, for a command: one request at a time over one connection.  Answers are bounded, in bytes and in time: an
+answer has a deadline however it trickles in, and so has the whole.  What an endpoint does not have (404, 204) is an
+empty list.
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import io
+import socket
 import ssl
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import SplitResult, quote, urlsplit
 
 from pvnet.core.errors import ConfigError, RefusedError, UnreachableError
@@ -39,6 +43,9 @@ from pvnet.novalink.names import (
 _ANSWER_MAX: Final = 64 << 20
 """Most bytes of one answer: a thousand partitions of a real machine."""
 _ELEMENTS_MAX: Final = 2_000_000
+WHOLE: Final = 20
+"""How many times the wait for one answer all of them together may take."""
+_LOG_OFF_S: Final = 5.0
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -55,7 +62,7 @@ class Access:
     insecure: bool = False
     """Take any certificate."""
     timeout_s: float = 60.0
-    """Longest wait for one answer."""
+    """Longest wait for the whole of one answer; all of them together get :data:`WHOLE` times as long."""
 
 
 def fetch(access: Access, system: str | None = None) -> Found:
@@ -63,7 +70,7 @@ def fetch(access: Access, system: str | None = None) -> Found:
 
     Raises:
         ConfigError: the address cannot be one, the CA cannot be read, or several systems are there and none was named.
-        UnreachableError: nobody answers, or nobody whose certificate is trusted.
+        UnreachableError: nobody answers in time, or nobody whose certificate is trusted.
         RefusedError: the log-on or a request was refused, or an answer is not what it should be.
     """
     with _logged_on(access) as client:
@@ -122,6 +129,7 @@ class _Client:
     def __init__(self, access: Access) -> None:
         self._access = access
         self._connection = _connect(access)
+        self._until = time.monotonic() + WHOLE * access.timeout_s
         self._token = ""
         self.kind = ""
         """X-MC-Type of the answer to the log-on."""
@@ -150,6 +158,7 @@ class _Client:
 
     def log_off(self) -> None:
         """End the session; it would expire by itself, so a server that is gone is no error."""
+        self._until = time.monotonic() + _LOG_OFF_S
         with contextlib.suppress(UnreachableError, RefusedError):
             self._exchange("DELETE", f"{WEB_ROOT}/Logon", {}, None)
 
@@ -176,7 +185,9 @@ class _Client:
         if self._token:
             headers = {**headers, "X-API-Session": self._token}
         headers = {**headers, "X-Audit-Memento": "pvnet dump"}
-        url = self._access.url
+        url, timeout = self._access.url, self._access.timeout_s
+        answer_until = time.monotonic() + timeout
+        self._connection.until = min(answer_until, self._until)
         try:
             try:
                 self._connection.request(method, path, body, headers)
@@ -190,7 +201,10 @@ class _Client:
             why = f"its certificate is not trusted ({error.verify_message})"
             raise UnreachableError(f"{url}: {why}; expected --ca FILE, or --insecure") from None
         except TimeoutError:
-            raise UnreachableError(f"{url}: no answer within {self._access.timeout_s:g} s") from None
+            if self._until < answer_until:
+                whole = f"{WHOLE * timeout:g} s; expected faster answers, or a longer --timeout"
+                raise UnreachableError(f"{url}: not everything was read within {whole}") from None
+            raise UnreachableError(f"{url}: no whole answer within {timeout:g} s") from None
         except OSError as error:
             raise UnreachableError(f"{url}: {error.strerror or error}") from None
         except http.client.HTTPException as error:
@@ -216,13 +230,13 @@ def _parsed(what: str, body: bytes) -> Element:
         raise RefusedError(f"{what}: the answer is no document: {error}") from None
 
 
-def _connect(access: Access) -> http.client.HTTPConnection:
+def _connect(access: Access) -> _Connection:
     parts = _split(access.url)
     assert parts.hostname is not None
     if parts.scheme == "http":
         if parts.hostname not in _LOOPBACK and not access.insecure:
             raise ConfigError(f"{access.url}: the password would be sent in the clear; expected https, or --insecure")
-        return http.client.HTTPConnection(parts.hostname, parts.port, timeout=access.timeout_s)
+        return _Connection(parts.hostname, parts.port or http.client.HTTP_PORT, None)
     context = ssl.create_default_context()
     if access.ca is not None:
         try:
@@ -232,7 +246,97 @@ def _connect(access: Access) -> http.client.HTTPConnection:
     if access.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=access.timeout_s, context=context)
+    return _Connection(parts.hostname, parts.port or http.client.HTTPS_PORT, context)
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection whose every wait ends at ``until``, a time of the monotonic clock; looking up the name apart.
+
+    The timeout of the standard one is a wait for the next bytes, so that a server that sends one now and then holds a
+    program for ever.
+    """
+
+    until = 0.0
+
+    def __init__(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
+        super().__init__(host, port)
+        self._context = context
+        self.default_port = http.client.HTTP_PORT if context is None else http.client.HTTPS_PORT
+        self.response_class: Any = self._response
+
+    def left(self) -> float:
+        """Return how long there is still to wait.
+
+        Raises:
+            TimeoutError: no more.
+        """
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def connect(self) -> None:
+        """Connect to the first address that answers; TLS if there is a context."""
+        failure: OSError = ConnectionRefusedError()
+        for family, kind, protocol, _, address in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
+            made = socket.socket(family, kind, protocol)
+            try:
+                made.settimeout(self.left())
+                made.connect(address)
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                made.settimeout(self.left())
+                self.sock = (
+                    made if self._context is None else self._context.wrap_socket(made, server_hostname=self.host)
+                )
+            except ssl.SSLError:
+                made.close()
+                raise
+            except OSError as error:
+                made.close()
+                failure = error
+            else:
+                return
+        raise failure
+
+    def send(self, data: Any) -> None:
+        """Send all of it; so little that it is one piece."""
+        if self.sock is not None:
+            self.sock.settimeout(self.left())
+        super().send(data)
+
+    def _response(self, sock: socket.socket, **more: Any) -> http.client.HTTPResponse:
+        return http.client.HTTPResponse(_Timed(sock, self), **more)  # type: ignore[arg-type]  # it uses makefile alone
+
+
+class _Timed:
+    """What a response reads from, as a socket."""
+
+    def __init__(self, sock: socket.socket, connection: _Connection) -> None:
+        self._sock = sock
+        self._connection = connection
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """Return the file that a response makes of its socket."""
+        return io.BufferedReader(_TimedReader(self._sock, self._connection))
+
+
+class _TimedReader(io.RawIOBase):
+    def __init__(self, sock: socket.socket, connection: _Connection) -> None:
+        super().__init__()
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)  # keeps the socket open while it is read
+        self._connection = connection
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(self._connection.left())
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def _split(url: str) -> SplitResult:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import ssl
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from pvnet.core.errors import ConfigError, PvnetError, RefusedError, UnreachableError
 from pvnet.novalink import dump_fetch
@@ -36,6 +41,9 @@ class Endpoint:
         self.asked: list[tuple[str, str, str | None]] = []
         self.silent = threading.Event()
         self.keep = True
+        self.pause_s = 0.0
+        self.drip: bytes | None = None
+        """What an answer begins with; then comes a byte now and then, for ever."""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -51,6 +59,14 @@ class Endpoint:
                     self.close_connection = True
                     done.wait(30)
                     return
+                if outer.drip is not None:
+                    self.close_connection = True
+                    with contextlib.suppress(OSError):
+                        self.wfile.write(outer.drip)
+                        while not done.wait(0.02):
+                            self.wfile.write(b"x")
+                    return
+                done.wait(outer.pause_s)
                 status, body = outer.answers.get((self.command, self.path), (404, b""))
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
@@ -148,8 +164,45 @@ def test_an_answer_without_end_is_cut(endpoint: Endpoint, monkeypatch: pytest.Mo
 
 def test_silence_ends_at_the_deadline(endpoint: Endpoint) -> None:
     endpoint.silent.set()
-    with pytest.raises(UnreachableError, match=r"no answer within 0\.2 s"):
+    with pytest.raises(UnreachableError, match=r"no whole answer within 0\.2 s"):
         read(endpoint, timeout_s=0.2)
+
+
+@pytest.mark.parametrize(
+    "begin", [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"]
+)
+def test_an_answer_that_drips_ends_at_the_deadline(endpoint: Endpoint, begin: bytes) -> None:
+    endpoint.drip = begin
+    began = time.monotonic()
+    with pytest.raises(UnreachableError, match=r"no whole answer within 0\.3 s"):
+        read(endpoint, timeout_s=0.3)
+    assert time.monotonic() - began < 10
+
+
+def test_all_answers_together_have_a_deadline(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dump_fetch, "WHOLE", 2)
+    endpoint.systems(system("one", 1))
+    endpoint.pause_s = 0.4
+    with pytest.raises(UnreachableError, match=r"not everything was read within 1 s; expected .* longer --timeout"):
+        read(endpoint, timeout_s=0.5)
+
+
+def test_tls_with_a_ca_of_ones_own(endpoint: Endpoint, tmp_path: Path) -> None:
+    """What is known of the certificate, and the deadline, is the same over TLS."""
+    authority = trustme.CA()
+    ca = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(ca)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    endpoint.server.socket = context.wrap_socket(endpoint.server.socket, server_side=True)
+    endpoint.url = f"https://localhost:{endpoint.server.server_address[1]}"
+    endpoint.systems(system("one", 1))
+    with pytest.raises(UnreachableError, match=r"certificate is not trusted .*--ca FILE"):
+        read(endpoint)
+    assert read(endpoint, ca=ca).name == read(endpoint, insecure=True).name == "one"
+    endpoint.drip = b"HTTP/1.1 200 OK\r\nX: "
+    with pytest.raises(UnreachableError, match=r"no whole answer within 0\.3 s"):
+        read(endpoint, ca=ca, timeout_s=0.3)
 
 
 @pytest.mark.parametrize("url", ["", "host", "https://", "https://a b", "https://u@h", "https://h:x", "https://h?x"])

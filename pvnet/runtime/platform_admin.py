@@ -45,6 +45,7 @@ from pvnet.runtime.platform_view import (
     units,
 )
 from pvnet.runtime.supervisor import ConflictError, OffMode, Supervisor, UnknownNodeError
+from pvnet.runtime.supervisor_nodes import one_line
 from pvnet.runtime.topology import PartitionConfig, Topology
 
 _STATES: Final = {
@@ -117,7 +118,7 @@ class PlatformAdmin:
         except ConflictError as error:
             answer = ManagementReply(status=ManagementReply.CONFLICT, text=str(error))
         except (PvnetError, OSError) as error:
-            answer = ManagementReply(status=ManagementReply.FAILED, text=str(error).partition("\n")[0])
+            answer = ManagementReply(status=ManagementReply.FAILED, text=one_line(error))
         if not answer.revision:
             answer.revision = self.ledger.revision
         return answer

@@ -55,6 +55,7 @@ from pvnet.runtime.supervisor_nodes import (
     dumped,
     node_info,
     node_specs,
+    one_line,
 )
 from pvnet.runtime.topology import BRIDGE, BROKER, Topology
 from pvnet.runtime.topology_base import Restart
@@ -192,7 +193,7 @@ class Supervisor:
         """Start a node's process and wait until it serves.
 
         :raises UnknownNodeError: there is no such node.
-        :raises ConflictError: it is running, starting or stopping.
+        :raises ConflictError: it is running, starting or stopping, or it was powered off while starting.
         :raises ConfigError: it ended because of its settings.
         :raises UnreachableError: it did not become ready.
         """
@@ -304,9 +305,17 @@ class Supervisor:
         try:
             async with asyncio.TaskGroup() as group:
                 for node in nodes:
-                    group.create_task(self._start_node(node))
+                    group.create_task(self._start_wanted(node))
         except* PvnetError as failed:
             raise failed.exceptions[0] from None
+
+    async def _start_wanted(self, node: Node) -> None:
+        """Start a node of the topology, unless a client has decided otherwise meanwhile."""
+        try:
+            await self._start_node(node)
+        except ConflictError as error:
+            self._refuse_when_stopping()
+            self._tell(node.spec.name, "not started", str(error))
 
     async def _start_node(self, node: Node) -> None:
         """Start the process, wait until it serves, then watch it."""
@@ -319,7 +328,11 @@ class Supervisor:
     async def _bring_up(self, node: Node) -> None:
         """Start the process and wait until it serves.
 
-        When it does not, it is gone and its state is failed:
+        When it does not, it is gone:
+
+        :raises ConflictError: somebody has powered it off meanwhile.
+
+        or its state is failed:
 
         :raises ConfigError: it ended with that error's exit code; the text is its own.
         :raises UnreachableError: it ended otherwise, or stayed silent; the text has its last words.
@@ -343,7 +356,7 @@ class Supervisor:
         except BaseException as error:
             await child.kill()
             if node.state == "starting":
-                text = str(error).partition("\n")[0] if isinstance(error, PvnetError) else "interrupted while starting"
+                text = one_line(error) if isinstance(error, PvnetError) else "interrupted while starting"
                 self._set(node, "failed", text)
             raise
         self._set(node, "running")
@@ -357,6 +370,8 @@ class Supervisor:
         try:
             await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if not child.running:
+                if node.state != "starting" or node.child is not child:
+                    raise ConflictError(f"{name} was powered off while starting")
                 if child.exited.result() == ConfigError.exit_code and (said := self._own_line(name)):
                     raise ConfigError(said)
                 problem = f"{name} ended while starting ({exit_text(child.exited.result())})"

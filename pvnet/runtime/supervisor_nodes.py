@@ -32,6 +32,12 @@ class StillRunningError(RefusedError):
     """A node that was asked to end has not, and goes on."""
 
 
+def one_line(error: BaseException) -> str:
+    """Return an error's text for who has one line: what happened, and the last of the last words."""
+    first, *more = str(error).splitlines() or [""]
+    return " ".join([first, *(line.strip() for line in more[-1:])])
+
+
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
     """What the supervisor knows about a node before it runs."""

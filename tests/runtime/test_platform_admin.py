@@ -393,6 +393,24 @@ async def test_power_on_waits_until_it_is_decided_what_there_is(tmp_path: Path) 
         assert (await second).partitions[0].lpar_id == 3
 
 
+async def test_power_off_while_starting_is_told_to_who_powers_on(tmp_path: Path) -> None:
+    async with rig(tmp_path, conduct={"b": "silent"}) as lab:
+        powering = asyncio.ensure_future(lab.run(PowerOn(name="b")))
+        await lab.until(is_state("b", Partition.STARTING), lab.admin.ledger.revision)
+        await lab.ok(PowerOff(name="b", mode=PowerOff.IMMEDIATE))
+        reply = await powering
+        assert (reply.status, reply.text) == (Reply.CONFLICT, "b was powered off while starting")
+        assert (await lab.show("b")).state == Partition.OFF
+
+
+async def test_a_reply_has_the_last_words_in_its_one_line(tmp_path: Path) -> None:
+    async with rig(tmp_path, conduct={"b": "exit1"}) as lab:
+        reply = await lab.run(PowerOn(name="b"))
+        assert reply.status == Reply.FAILED
+        assert reply.text == "b ended while starting (exit code 1); its last words: cannot go on"
+        assert (await lab.show("b")).text == reply.text
+
+
 async def test_adapters_and_switches_come_and_go(tmp_path: Path) -> None:
     async with rig(tmp_path) as lab:
         switch = (await lab.ok(CreateSwitch(label="Second"))).switches[0]

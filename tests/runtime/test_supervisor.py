@@ -18,6 +18,7 @@ from pvnet.core.errors import ConfigError, UnreachableError
 from pvnet.runtime.child import start_time
 from pvnet.runtime.lab_dir import LabDir, LabInfo, find_lab, running_labs
 from pvnet.runtime.supervisor import ConflictError, Supervisor, SupervisorEvent, UnknownNodeError
+from pvnet.runtime.supervisor_nodes import one_line
 from pvnet.runtime.topology import BrokerConfig, Topology
 from pvnet.runtime.topology_base import Restart
 
@@ -204,6 +205,7 @@ async def test_failed_power_on_can_be_repeated(tmp_path: Path) -> None:
         with pytest.raises(UnreachableError, match="lpar2 ended while starting"):
             await supervisor.power_on("lpar2")
         assert supervisor.state("lpar2") == "failed"
+        assert supervisor.node("lpar2").text.endswith("(exit code 1); its last words: cannot go on")
         standins.conduct.clear()
         await supervisor.power_on("lpar2")
         assert supervisor.state("lpar2") == "running"
@@ -216,9 +218,31 @@ async def test_power_off_while_starting(tmp_path: Path) -> None:
         with pytest.raises(ConflictError, match="lpar2 is starting"):
             await watched.supervisor.power_on("lpar2")
         await watched.supervisor.power_off("lpar2")
-        with pytest.raises(UnreachableError, match="ended while starting"):
+        with pytest.raises(ConflictError, match=r"^lpar2 was powered off while starting$"):
             await starting
         assert watched.supervisor.state("lpar2") == "off"
+        starting = asyncio.ensure_future(watched.supervisor.power_on("lpar2"))
+        await watched.until(lambda: watched.history("lpar2")[-1] == "starting")
+        await watched.supervisor.power_off("lpar2", mode="immediate")
+        with pytest.raises(ConflictError, match=r"^lpar2 was powered off while starting$"):
+            await starting
+
+
+async def test_power_off_while_the_lab_starts_does_not_end_the_lab(tmp_path: Path) -> None:
+    watched = Watched(small_lab(), StandIns(tmp_path, {"lpar1": "silent"}), tmp_path / "base")
+    starting = asyncio.ensure_future(watched.supervisor.start())
+    await watched.until(lambda: watched.history("lpar1") == ["starting"])
+    await watched.supervisor.power_off("lpar1")
+    await starting
+    assert watched.supervisor.state("lpar1") == "off"
+    assert watched.supervisor.state("manager") == "running"
+    await watched.supervisor.stop()
+
+
+def test_what_has_one_line_gets_the_last_of_the_last_words() -> None:
+    assert one_line(UnreachableError("x ended; its last words:\n  a\n  b")) == "x ended; its last words: b"
+    assert one_line(UnreachableError("x ended")) == "x ended"
+    assert one_line(UnreachableError("")) == ""
 
 
 async def test_node_that_clings_to_life_is_killed_at_the_deadline(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import random
+import re
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -26,6 +27,7 @@ from pvnet_services.device_server import ServerLimits
 
 LIMITS = ServerLimits(connections=4, sockets=4, hello_s=0.2, slow_s=0.3)
 SETHMCID = 0x4008CC00
+DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "device-protocol.md").read_text()
 
 
 async def serves(uri: str) -> None:
@@ -93,6 +95,24 @@ async def test_connections_that_say_nothing_make_room_for_those_that_do(tmp_path
         assert refused.value.errno == errno.EMFILE
         for peer in [*silent, *opened]:
             await peer.close()
+        await eventually(lambda: empty(lab))
+        await serves(uri)
+
+
+async def test_the_driver_has_a_limit_of_its_own_which_the_document_names(tmp_path: Path) -> None:
+    """Fewer than there may be connections, because the manager's file is one, too."""
+    rows = re.findall(r"^\| more than (\d+) (connections|files of the driver) .*\| -(\w+) \|$", DOCUMENT, re.M)
+    assert rows == [("256", "connections", "EMFILE"), ("256", "files of the driver", "ENOMEM")]
+    async with device_at(tmp_path) as (lab, uri):
+        sockets = [DeviceSocket(uri) for _ in range(255)]
+        for each in sockets:
+            await each.open()
+        assert lab.partition().files.open_count == 256
+        with pytest.raises(DeviceError) as refused:
+            await DeviceSocket(uri).open()
+        assert refused.value.errno == errno.ENOMEM
+        for each in sockets:
+            await each.close()
         await eventually(lambda: empty(lab))
         await serves(uri)
 

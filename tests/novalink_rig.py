@@ -18,6 +18,7 @@ from pvnet.pb.v1.management_pb2 import Adapter, Management, ManagementReply, Par
 from pvnet.runtime.platform_ledger import Ledger
 
 UOM = "/rest/api/uom"
+READS = {"show_system", "list_switches", "list_partitions", "show_partition", "watch_changes"}
 UUIDS = {"mp": "aaaaaaaa-0000-4000-8000-000000000001", "web": "aaaaaaaa-0000-4000-8000-000000000002"}
 SYSTEM = "bbbbbbbb-0000-4000-8000-000000000001"
 WEB = f"{UOM}/LogicalPartition/{UUIDS['web'].upper()}"
@@ -45,6 +46,12 @@ class Platform:
         self.commands: list[Management] = []
         self.hold: asyncio.Event | None = None
         self.lost = False
+        self.lose: list[str | dict[str, object]] = []
+        """What is lost, for one change after the other: "asked", "answer", "" (nothing); fields: "web" gets them."""
+        self.asked = asyncio.Event()
+        self.heard = asyncio.Event()
+        """Clear: the mirror hears of nothing."""
+        self.heard.set()
         self.tasks: set[asyncio.Task] = set()
         self.news = asyncio.Event()
         system = System(name="lab", uuid=SYSTEM, machine_type="8247", model="22L", serial="1", lab="lab")
@@ -72,7 +79,16 @@ class Platform:
         if self.lost:
             raise NoPlatformError("no VMC session at mp within 5 s")
         self.commands.append(command)
+        changes = command.WhichOneof("command") not in READS
+        lose = self.lose.pop(0) if changes and self.lose else ""
+        self.asked.set()
+        if isinstance(lose, dict):
+            self.put("web", **lose)
+        if lose and lose != "answer":
+            raise NoPlatformError("The platform did not answer: mp has died")
         reply = await self.do(command)
+        if lose == "answer":
+            raise NoPlatformError("The platform did not answer: read: EBADFD")
         if not reply.revision:
             reply.revision = self.ledger.revision
         return reply
@@ -95,7 +111,8 @@ class Platform:
                 return await self._power(command.power_on.name, Partition.RUNNING)
             case "power_off":
                 restart = command.power_off.restart
-                return await self._power(command.power_off.name, Partition.RUNNING if restart else Partition.OFF)
+                state = Partition.RUNNING if restart else Partition.OFF
+                return await self._power(command.power_off.name, state, restart=restart)
             case "modify_partition":
                 return self._modify(command)
             case "delete_partition":
@@ -105,11 +122,16 @@ class Platform:
             case _:
                 return ManagementReply(status=ManagementReply.NOT_SUPPORTED, text="not in this test")
 
-    async def _power(self, name: str, state: int) -> ManagementReply:
-        self.put(name, state=Partition.STARTING if state == Partition.RUNNING else Partition.STOPPING)
+    async def _power(self, name: str, state: int, *, restart: bool = False) -> ManagementReply:
+        now, on = self.ledger.partitions[name], state == Partition.RUNNING and not restart
+        if now.state == Partition.STOPPING or on == (now.state in {Partition.STARTING, Partition.RUNNING}):
+            said = Partition(name=name, label=now.label, state=now.state, guest_ready=now.guest_ready)
+            text = f"{name} is {Partition.State.Name(now.state)}"
+            return ManagementReply(status=ManagementReply.CONFLICT, text=text, partitions=[said])
+        self.put(name, state=Partition.STARTING if on else Partition.STOPPING)
         if self.hold is not None:
             await self.hold.wait()
-        self.put(name, state=state, guest_ready=state == Partition.RUNNING)
+        self.put(name, state=state, guest_ready=state == Partition.RUNNING, pid=now.pid + 1)
         return ManagementReply(partitions=[self.ledger.partitions[name]])
 
     def _modify(self, command: Management) -> ManagementReply:
@@ -178,6 +200,7 @@ class Service:
         mirror = self.api.mirror
         while True:
             await self.platform.news.wait()
+            await self.platform.heard.wait()
             self.platform.news.clear()
             batch = mirror.batch(await self.platform.do(mirror.watch_command(0)))
             while (command := batch.next_command()) is not None:

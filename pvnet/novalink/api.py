@@ -42,6 +42,7 @@ PLATFORM_WAIT_S: Final = 5.0
 """How long a request waits for a session that has been lost."""
 MIRROR_WAIT_S: Final = 5.0
 """How long an answer waits for the mirror to hear of what the request did."""
+_READ_AGAIN_S: Final = 0.25
 RETRY_AFTER_S: Final = 2
 _CACHE_BYTES: Final = 16 << 20
 _POWER_AT_ONCE: Final = 2
@@ -267,9 +268,28 @@ class Api:
         """Run a command, and wait until the mirror has heard of what it did."""
         reply = await self.platform.run(command, timeout=timeout)
         if reply.status == ManagementReply.OK:
-            heard = await self.wait_mirror(lambda: self.mirror.revision >= reply.revision, MIRROR_WAIT_S)
-            self.counters["mirror_late"] += not heard
+            await self.hear(reply.revision)
         return reply
+
+    async def read(self, command: Management, seconds: float) -> ManagementReply | None:
+        """Run a command that changes nothing, session after session until it is answered; None: not in that time."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while (left := end - loop.time()) > 0:
+            try:
+                reply = await self.run(command, timeout=left)
+            except NoPlatformError:
+                pass
+            else:
+                if reply.status in {ManagementReply.OK, ManagementReply.NOT_FOUND}:
+                    return reply
+            await self.changed(min(_READ_AGAIN_S, max(0.0, end - loop.time())))
+        return None
+
+    async def hear(self, revision: int) -> None:
+        """Wait until the mirror has heard of a revision, but not for ever."""
+        heard = await self.wait_mirror(lambda: self.mirror.revision >= revision, MIRROR_WAIT_S)
+        self.counters["mirror_late"] += not heard
 
     # --- answers ---------------------------------------------------------------------------------------------------
 

@@ -119,6 +119,8 @@ class PlatformAdmin:
             answer = ManagementReply(status=ManagementReply.CONFLICT, text=str(error))
         except (PvnetError, OSError) as error:
             answer = ManagementReply(status=ManagementReply.FAILED, text=one_line(error))
+        if answer.status != ManagementReply.OK and (name := command.power_on.name or command.power_off.name):
+            self._not_powered(name, answer)
         if not answer.revision:
             answer.revision = self.ledger.revision
         return answer
@@ -211,18 +213,29 @@ class PlatformAdmin:
         await self.supervisor.power_off(name, mode=mode, timeout=timeout)
         return await self._power_on(name) if command.restart else self._shown(name)
 
+    def _not_powered(self, name: str, answer: ManagementReply) -> None:
+        """Use the name that people know; if its state was in the way, say which: a moment later it is another."""
+        known, partition = self.ledger.partitions.get(name), self._partition(name)
+        if known is None or partition is None:
+            return
+        if answer.text == f"{name} is {self.supervisor.state(name)}":  # without what makes a partition long
+            said = answer.partitions.add(name=name, label=known.label, uuid=known.uuid, state=known.state)
+            said.pid, said.guest_ready, said.revision = known.pid, known.guest_ready, known.revision
+        if answer.text.startswith((f"{name} ", f"{name}:")):
+            answer.text = partition.both_names + answer.text[len(name) :]
+
     def _check_free(self, partition: PartitionConfig) -> None:
         """Refuse to power a partition on for which the system has not enough."""
         system = self.ledger.system
         if partition.memory > system.free_memory_bytes:
             text = (
-                f"not enough memory for {partition.name}: it needs {partition.memory >> 20} MiB, "
+                f"not enough memory for {partition.both_names}: it needs {partition.memory >> 20} MiB, "
                 f"{system.free_memory_bytes >> 20} MiB of {system.memory_bytes >> 20} MiB are free"
             )
             raise Refusal(ManagementReply.FAILED, text)
         if units(partition.processors) > system.free_processor_units:
             text = (
-                f"not enough processors for {partition.name}: it needs {partition.processors.units:g}, "
+                f"not enough processors for {partition.both_names}: it needs {partition.processors.units:g}, "
                 f"{system.free_processor_units / 100:g} of {system.processor_units / 100:g} are free"
             )
             raise Refusal(ManagementReply.FAILED, text)

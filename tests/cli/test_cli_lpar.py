@@ -78,7 +78,7 @@ def test_makes_changes_runs_and_deletes_a_partition(cli: Cli) -> None:
     assert (off["state"], off["pid"]) == ("off", None)
     cli("lpar", "set", "my-lpar", "--memory", "256MiB")
     said = cli("lpar", "on", "my-lpar", code=1).stderr
-    assert said == ("pvnet: not enough memory for my-lpar: it needs 256 MiB, 240 MiB of 256 MiB are free\n")
+    assert said == ("pvnet: not enough memory for Web (my-lpar): it needs 256 MiB, 240 MiB of 256 MiB are free\n")
     assert cli("lpar", "delete", "my-lpar").stdout == "my-lpar deleted\n"
     assert [p["name"] for p in cli.json("list")] == ["mp", "lpar1"]
     assert "LABEL" not in cli("lpar", "list").stdout

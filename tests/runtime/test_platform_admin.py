@@ -238,6 +238,25 @@ async def test_powers_on_and_off_and_says_each_state(tmp_path: Path) -> None:
         await lab.refused(PowerOff(name="a", mode=7), Reply.INVALID, "expected 0, 1 or 2")
 
 
+async def test_who_comes_too_late_is_told_the_state_that_it_was_in_and_the_name_that_people_know(
+    tmp_path: Path,
+) -> None:
+    async with rig(tmp_path) as lab:
+        await lab.ok(ModifyPartition(name="b", label="The B"))
+        for command, done, between in (
+            (PowerOn(name="b"), Partition.RUNNING, Partition.STARTING),
+            (PowerOff(name="b"), Partition.OFF, Partition.STOPPING),
+        ):
+            first, *others = await asyncio.gather(*(lab.run(command) for _ in range(6)))
+            assert (first.status, first.partitions[0].state) == (Reply.OK, done)
+            for late in (*others, await lab.run(command)):
+                assert late.status == Reply.CONFLICT, late
+                (said,) = late.partitions
+                assert late.text.startswith("The B (b) is ")
+                assert (said.name, said.label, said.state in {done, between}) == ("b", "The B", True)
+                assert late.revision >= said.revision > 0
+
+
 async def test_a_crash_is_seen_before_the_restart(tmp_path: Path) -> None:
     async with rig(tmp_path) as lab:
         start, pid = lab.admin.ledger.revision, lab.supervisor.node("a").pid

@@ -58,13 +58,17 @@ class EventQueues:
 
     def publish(self, kind: EventType, data: str = "", detail: str = "") -> Event:
         """Keep an event for every client that there is now; returns it."""
+        clears = kind == "CACHE_CLEARED"  # whoever hears it fetches everything anew
+        full = [] if clears else [q for q in self._queues.values() if len(q.events) >= self._most_events]
+        if full:  # numbered first, as it comes first
+            missing = self._event("MISSING_EVENTS")
+            for queue in full:
+                queue.events.clear()
+                queue.events.append(missing)
         event = self._event(kind, data, detail)
         for queue in self._queues.values():
-            if kind == "CACHE_CLEARED":
-                queue.events.clear()  # whoever hears it fetches everything anew
-            elif len(queue.events) >= self._most_events:
+            if clears:
                 queue.events.clear()
-                queue.events.append(self._event("MISSING_EVENTS"))
             queue.events.append(event)
         return event
 

@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
@@ -358,13 +357,13 @@ def check_etag(call: Call, resource: atom.Resource) -> int:
 
 _EVENTS: Final[Mapping[int, EventType]] = {Change.ADDED: "ADD_URI", Change.REMOVED: "DELETE_URI"}
 _STATUS: Final[Mapping[int, int]] = {
-    ManagementReply.NOT_FOUND: HTTPStatus.NOT_FOUND,
-    ManagementReply.CONFLICT: HTTPStatus.CONFLICT,
-    ManagementReply.FAILED: HTTPStatus.INTERNAL_SERVER_ERROR,
-    ManagementReply.NOT_SUPPORTED: HTTPStatus.NOT_IMPLEMENTED,
-    ManagementReply.MALFORMED: HTTPStatus.INTERNAL_SERVER_ERROR,
-    ManagementReply.STALE: HTTPStatus.PRECONDITION_FAILED,
-    ManagementReply.INVALID: HTTPStatus.BAD_REQUEST,
+    ManagementReply.NOT_FOUND: 404,
+    ManagementReply.CONFLICT: 409,
+    ManagementReply.FAILED: 500,
+    ManagementReply.NOT_SUPPORTED: 501,
+    ManagementReply.MALFORMED: 500,
+    ManagementReply.STALE: 412,
+    ManagementReply.INVALID: 400,
 }
 
 

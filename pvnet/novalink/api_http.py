@@ -60,7 +60,7 @@ class ApiError(PvnetError):
 
     def __init__(self, status: int, message: str, *, reason: str = "", retry_after_s: int = 0) -> None:
         super().__init__(message)
-        self.status = status
+        self.status = int(status)  # an HTTPStatus is written in another way
         self.message = message
         self.reason = reason or HTTPStatus(status).phrase
         self.headers = {"Retry-After": str(retry_after_s)} if retry_after_s else {}

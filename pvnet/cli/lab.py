@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -294,24 +294,17 @@ def _nodes_with_logs(directory: LabDir, info: LabInfo, node: str | None) -> list
 
 
 class _Tail:
-    """The whole lines of a log file, as they come.
-
-    The file stays open: a lab removes it at its end, and its last lines are worth reading.
-    """
+    """The whole lines of a node's log, as they come."""
 
     def __init__(self, directory: LabDir, node: str) -> None:
-        self._path = directory.log(node)
-        self._file: BinaryIO | None = None
+        from pvnet.runtime.log_files import LogReader
+
+        self._reader = LogReader(directory.log(node))
         self._rest = b""
 
     def read(self) -> list[str]:
         """Return the lines that are new since the last call."""
-        if self._file is None:
-            try:
-                self._file = self._path.open("rb", buffering=0)
-            except FileNotFoundError:
-                return []
-        *whole, self._rest = (self._rest + self._file.read()).split(b"\n")
+        *whole, self._rest = (self._rest + self._reader.read()).split(b"\n")
         return [line.decode(errors="replace") for line in whole]
 
 

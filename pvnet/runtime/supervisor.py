@@ -41,6 +41,7 @@ from pvnet.runtime import reaper
 from pvnet.runtime.broker import Broker
 from pvnet.runtime.child import Child, exit_text, last_lines, spawn
 from pvnet.runtime.lab_dir import LabDir, LabInfo, NodeInfo
+from pvnet.runtime.log_files import LOG_BYTES, shorten
 from pvnet.runtime.readiness import Readiness
 from pvnet.runtime.supervisor_nodes import (
     ConflictError,
@@ -78,6 +79,8 @@ _WAVES: Final = ("hypervisor", "bridge", "mdev_host", "partition", "manager", "n
 
 _FIRST_PAUSE_S: Final = 0.1
 _LAST_PAUSE_S: Final = 5.0
+_LOGS_S: Final = 5.0
+"""How often it is looked whether a log has become long."""
 
 
 Launcher = Callable[[NodeSpec, BrokerUrl], Launch]
@@ -90,7 +93,8 @@ class Supervisor:
     ``launcher`` says how a node is started and ``readiness`` how it is known to serve: the services and the broker's
     state topics in a real lab.  ``module``, if given, names the Python module of a node: it is started before its turn
     and waits for that (``Child.go``).  ``on_event`` hears of everything that happens, in order; ``on_state`` of each
-    change of a node's state, by name, at once.
+    change of a node's state, by name, at once.  A node's log that has more than ``log_bytes`` is shortened, which is
+    looked for every ``logs_s`` seconds (``runtime.log_files``).
     """
 
     def __init__(
@@ -103,6 +107,8 @@ class Supervisor:
         on_event: Callable[[SupervisorEvent], None] | None = None,
         on_state: Callable[[str], None] | None = None,
         base: Path | None = None,
+        log_bytes: int = LOG_BYTES,
+        logs_s: float = _LOGS_S,
     ) -> None:
         self.topology, self._dumped = topology, dumped(topology)
         self.directory = LabDir(topology.lab.name, base)
@@ -116,6 +122,8 @@ class Supervisor:
         self._log = structlog.get_logger().bind(node="supervisor")
         self._nodes = {spec.name: Node(spec) for spec in node_specs(topology)}
         self._broker_node = Node(NodeSpec(BROKER, "broker", Restart(policy="always")))
+        self._log_bytes, self._logs_s = log_bytes, logs_s
+        self._logs: asyncio.Task[None] | None = None
         self._reaper: subprocess.Popen[bytes] | None = None
         self._state: Literal["starting", "running", "stopping"] = "starting"
         self._since = time.time()
@@ -137,6 +145,7 @@ class Supervisor:
             self._start_reaper()
             self._publish()
             self._prepare()
+            self._logs = asyncio.get_running_loop().create_task(self._keep_logs_short(), name="logs")
             await self._start_broker()
             self.readiness = await self._make_readiness(self.broker.url)
             for wave in self._waves():
@@ -177,6 +186,9 @@ class Supervisor:
         await self._cancel_watcher(self._broker_node)
         await self.broker.stop(timeout=self._stop_timeout())
         self._stop_reaper()
+        if self._logs is not None:
+            self._logs.cancel()
+            await asyncio.gather(self._logs, return_exceptions=True)
         self.directory.release()
         self._tell("supervisor", "stopped")
 
@@ -490,6 +502,21 @@ class Supervisor:
         assert node.child is not None
         self._reap(node.child)
         self._set(node, "running", self.broker.description)
+
+    async def _keep_logs_short(self) -> None:
+        """Keep the nodes' logs from growing without end: the directory is often in memory."""
+        failing: set[Path] = set()
+        while True:
+            await asyncio.sleep(self._logs_s)
+            for log in self.directory.logs.glob("*.log"):
+                try:
+                    if log.stat().st_size > self._log_bytes:
+                        shorten(log, self._log_bytes)  # milliseconds: it copies no more than that
+                    failing.discard(log)
+                except OSError as error:
+                    if log not in failing:  # said once, or our own log grows by it
+                        failing.add(log)
+                        self._log.error("log_not_shortened", of=log.stem, error=str(error))
 
     def _start_reaper(self) -> None:
         arguments = [str(self.directory.lock_path), str(self.directory.path), str(os.getpid())]

@@ -11,6 +11,7 @@ import pytest
 
 from pvnet.runtime.child import start_time
 from pvnet.runtime.endpoints import write_endpoint
+from pvnet.runtime.log_files import shorten
 
 PVNET = str(Path(sys.executable).parent / "pvnet")
 SMALL = '[lab]\nname = "small"\n'
@@ -94,6 +95,26 @@ def test_detached_lab_can_be_looked_at_and_ended(cli: Cli) -> None:
     for node in info["nodes"]:
         assert start_time(node["pid"]) is None
     assert cli.left() == []
+
+
+def test_logs_go_on_when_the_log_is_cut(cli: Cli) -> None:
+    cli("up", "-f", str(cli.topology), "--detach")
+    log = cli.runtime / "pvnet" / "small" / "logs" / "hypervisor.log"
+    with log.open("a") as file, cli.start("logs", "hypervisor", "--follow") as following:
+        assert following.stdout is not None
+        file.write("one\n" * 100)
+        file.flush()
+        while following.stdout.readline() != "one\n":
+            pass
+        assert shorten(log, 200)
+        file.write("two\n")
+        file.flush()
+        seen = ["one\n"]
+        while seen[-1] != "two\n":
+            seen.append(following.stdout.readline())
+        assert seen == [*["one\n"] * 100, "two\n"]
+        assert cli("logs", "hypervisor").stdout == "one\n" * 50 + "two\n"
+        cli("down")
 
 
 def test_json_is_one_object_that_names_the_endpoints_and_a_file_ends_its_lab(cli: Cli) -> None:

@@ -33,6 +33,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from pvnet.core.errors import ConfigError, UnreachableError
+from pvnet.runtime import reaper
+from pvnet.runtime.child import start_time
 
 if TYPE_CHECKING:
     from pvnet.runtime.topology import Topology
@@ -41,6 +43,15 @@ _START_S: Final = 60.0
 _STOP_S: Final = 30.0
 _COMMAND_S: Final = 60.0
 _LAST_WORDS: Final = 2000
+
+
+class CommandError(subprocess.CalledProcessError):
+    """A ``pvnet`` command on a lab has failed; the text says what it said."""
+
+    def __str__(self) -> str:
+        """Return the exit code, and the end of what was printed to standard error."""
+        said = (self.stderr or "").strip()[-_LAST_WORDS:]
+        return f"{super().__str__()}\n{said}" if said else super().__str__()
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,7 @@ class TestLab:
         """Run a ``pvnet`` command on it; return what it printed.
 
         Raises:
-            subprocess.CalledProcessError: its exit code is not 0; ``stderr`` says why.
+            CommandError: its exit code is not 0; the text, and ``stderr``, say why.
         """
         done = subprocess.run(
             [sys.executable, "-P", "-m", "pvnet.cli.main", *arguments],
@@ -71,9 +82,11 @@ class TestLab:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
             timeout=timeout,
         )
+        if done.returncode != 0:
+            raise CommandError(done.returncode, ["pvnet", *arguments], done.stdout, done.stderr)
         return done.stdout
 
 
@@ -88,7 +101,7 @@ class Novalink:
     ca: Path | None
     """CA that vouches for ``url``: ``verify=`` of requests, ``REQUESTS_CA_BUNDLE``."""
     user: str | None
-    password: str | None
+    password: str | None = field(repr=False)
     """Of ``user``; both None where the topology has ``secrets`` of its own."""
     lab: TestLab
 
@@ -131,9 +144,7 @@ def running(topology: Topology | Path | str, *, tls: Path | None = None) -> Iter
         ConfigError: the topology, or something that it needs here, is wrong.
         UnreachableError: the lab did not come up; the text has its last words.
     """
-    # Short, because unix sockets stand in it: their names have at most 107 bytes.
-    directory = Path(tempfile.mkdtemp(prefix="pvnet-"))
-    try:
+    with _folder() as (directory, behind):
         file = directory / "lab.toml"
         file.write_text(_as_toml(topology, tls or directory / "tls"))
         with (directory / "stderr").open("w+b") as errors:
@@ -149,12 +160,44 @@ def running(topology: Topology | Path | str, *, tls: Path | None = None) -> Iter
                 stderr=errors,
             )
             try:
+                _tell(behind, f"{process.pid} {start_time(process.pid)}")
                 shown = _first_line(process, errors)
                 yield TestLab(shown["lab"], shown["pid"], shown["nodes"], shown["endpoints"], environment)
             finally:
                 _end(process)
-    finally:
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """Make a folder for the block, and a process that removes it when this one is killed."""
+    # Short, because unix sockets stand in it: their names have at most 107 bytes.
+    directory = Path(tempfile.mkdtemp(prefix="pvnet-"))
+    try:
+        lock = directory / "lock"
+        lock.touch()
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", reaper.__file__, str(lock), str(directory), str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is not for it
+        )
+        try:
+            yield directory, process
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+            _tell(process, "done")
+            process.communicate()
+    except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _tell(process: subprocess.Popen[bytes], line: str) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # somebody killed it: then nobody cleans up behind us
+        process.stdin.write(f"{line}\n".encode())
+        process.stdin.flush()
 
 
 def _as_toml(topology: Topology | Path | str, tls: Path) -> str:

@@ -12,6 +12,8 @@ import ssl
 import stat
 import subprocess
 import sys
+import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from system_support import PATIENCE_S
+from system_support import PATIENCE_S, wait_gone
 
-from pvnet.client.pytest_plugin import TestLab, default_lab, running
+from pvnet.client.pytest_plugin import CommandError, Novalink, TestLab, default_lab, running
 from pvnet.core.errors import ConfigError
 from pvnet.novalink.dump import Found, FoundPartition
 from pvnet.novalink.dump_fetch import Access, fetch
@@ -297,3 +299,59 @@ def test_a_lab_ends_with_the_test(tmp_path: Path) -> None:
         assert "running" in lab.pvnet("ps")
     assert not any(Path(f"/proc/{pid}").exists() for pid in [lab.pid, *pids])
     assert not Path(lab.environment["XDG_RUNTIME_DIR"]).exists()
+
+
+def test_a_command_that_fails_says_why_and_no_password_is_shown() -> None:
+    lab = TestLab("x", 1, [], {}, {**os.environ, "XDG_RUNTIME_DIR": "/nowhere"})
+    with pytest.raises(CommandError, match=r"'nothing'.* exit status 2\.(?s:.*)No such command") as caught:
+        lab.pvnet("nothing")
+    assert "No such command" in caught.value.stderr
+    endpoint = Novalink("https://127.0.0.1:1", None, None, "pvnet", "correct horse", lab)
+    assert endpoint.password == "correct horse"
+    assert "correct horse" not in repr(endpoint)
+
+
+BLOCKED = """
+import pathlib, signal
+
+def test_blocked(novalink):
+    shown = " ".join(map(str, [novalink.lab.pid, *(node["pid"] for node in novalink.lab.nodes if node["pid"])]))
+    with open({fifo!r}, "w") as fifo:
+        fifo.write(shown)
+    signal.pause()
+"""
+
+
+def test_nothing_is_left_of_a_test_run_that_is_killed(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["pvnet.client.pytest_plugin"]\n')
+    (tmp_path / "test_theirs.py").write_text(BLOCKED.format(fifo=str(fifo)))
+    with tempfile.TemporaryDirectory(prefix="pvnet-") as scratch:  # short: sockets stand in it
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-p",
+                "no:cacheprovider",
+                "--basetemp",
+                str(tmp_path / "base"),
+                str(tmp_path),
+            ],
+            cwd=tmp_path,
+            env={**os.environ, "PYTEST_ADDOPTS": "", "TMPDIR": scratch},
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            pidfds = [os.pidfd_open(int(word)) for word in fifo.read_text().split()]
+            assert len(pidfds) > 2
+            assert [path.name[:6] for path in Path(scratch).iterdir()] == ["pvnet-"]
+        finally:
+            process.kill()
+            process.wait()
+        wait_gone(pidfds)
+        until = time.monotonic() + PATIENCE_S
+        while list(Path(scratch).iterdir()):
+            assert time.monotonic() < until, list(Path(scratch).rglob("*"))
+            time.sleep(0.01)

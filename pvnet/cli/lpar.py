@@ -1,4 +1,4 @@
-"""``pvnet lpar``: partitions, through the management application and the VMC."""
+"""``pvnet lpar``: partitions, through the VMC: the manager's session, or one of its own in a lab without a manager."""
 
 from __future__ import annotations
 

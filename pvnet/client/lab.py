@@ -7,14 +7,16 @@ broker, from which devices are opened and commands sent.
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import secrets
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from pvnet.client.device import CharDevice, VmcDevice
 from pvnet.client.session import VmcSession
-from pvnet.core.errors import ConfigError, RefusedError
+from pvnet.core.errors import ConfigError, DeviceError, RefusedError
 from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.management_pb2 import ListPartitions, Management, ManagementReply, Partition, PowerOff, PowerOn
 from pvnet.runtime.endpoint import Endpoint
@@ -24,6 +26,8 @@ from pvnet.runtime.log import quiet_by_default
 from pvnet.runtime.service import make_port
 from pvnet.runtime.snoop import start_program_snoop, stop_snoop
 from pvnet.runtime.topology import Topology, default_topology
+
+_HMC_ID: Final = "pvnet-command"
 
 
 class Lab:
@@ -139,16 +143,34 @@ class Lab:
     async def manage(self, command: Management, *, timeout: float = 60.0) -> ManagementReply:
         """Run a command the whole way: manager, ``/dev/ibmvmc``, hypervisor, supervisor.
 
+        In a lab without a manager it goes over a VMC session of its own.
+
         Raises:
-            RefusedError: its reply's status is not OK (the text says why).  UnreachableError: as :meth:`command`.
-            ConfigError: the lab has no manager.
+            RefusedError: its reply's status is not OK (the text says why), or all VMC sessions are taken.
+            UnreachableError: as :meth:`command`.
+            ConfigError: the lab has neither a manager nor a management partition.
         """
-        if self.topology.manager is None:
-            raise ConfigError(f"lab {self.name} has no [manager]")
-        reply = await self.command(self.topology.manager.name, command, timeout=timeout)
+        if self.topology.manager is not None:
+            reply = await self.command(self.topology.manager.name, command, timeout=timeout)
+        else:
+            reply = await self._manage_alone(command, timeout)
         if reply.status != ManagementReply.OK:
             raise RefusedError(reply.text or ManagementReply.Status.Name(reply.status).lower().replace("_", " "))
         return reply
+
+    async def _manage_alone(self, command: Management, timeout: float) -> ManagementReply:
+        if self.topology.management_partition is None:
+            missing = "neither a [manager] nor a management partition"
+            raise ConfigError(f"lab {self.name} has {missing}: expected a [[partition]] with management = true")
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        try:
+            async with self.vmc_session(_HMC_ID, timeout=timeout) as session:
+                return await session.manage(command, timeout=max(0.0, end - loop.time()))
+        except DeviceError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise RefusedError(f"all VMC sessions of {self.management_partition} are in use: {error}") from None
 
     async def partitions(self, *, timeout: float = 10.0) -> list[Partition]:
         """List the partitions with their states, through the VMC; raises as :meth:`manage`."""

@@ -339,10 +339,10 @@ def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Topology, in TOML.")], as_json: JsonOption = False
 ) -> None:
     """Check a topology file; says file, line, field, what stands there and what was expected."""
-    from pvnet.runtime.topology_file import TopologyError, load_topology
+    from pvnet.runtime.topology_file import TopologyError, check_topology
 
     try:
-        topology = load_topology(file)
+        topology = check_topology(file)
     except TopologyError as error:
         if as_json:
             say_json({"ok": False, "problems": [p.as_json() for p in error.problems]})

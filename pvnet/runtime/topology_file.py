@@ -10,6 +10,7 @@ import difflib
 import os
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -66,6 +67,11 @@ def load_topology(path: Path) -> Topology:
 
     :raises TopologyError: the file cannot be read, is not TOML, or is not a topology.
     """
+    return _load(path)[0]
+
+
+def _load(path: Path) -> tuple[Topology, str]:
+    """Return the topology and its text."""
     name = str(path)
     try:
         with path.open("rb") as file:
@@ -80,7 +86,47 @@ def load_topology(path: Path) -> Topology:
         line = raw.count(b"\n", 0, error.start) + 1
         raise TopologyError([Problem(name, line, "", f"byte {raw[error.start]:#04x}", "UTF-8 text")]) from None
     topology = parse_topology(text, name)
-    return _with_files_found(topology, text, path)
+    return _with_files_found(topology, text, path), text
+
+
+def check_topology(path: Path) -> Topology:
+    """Read a topology that is to be started: the files that it names and does not make are there and can be read.
+
+    :raises TopologyError: it is wrong, or a file is missing.
+    """
+    topology, text = _load(path)
+    problems = []
+    for field, file, expected in _needed_files(topology):
+        try:
+            with Path(file).open("rb") as content:
+                content.read(1)
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in its name
+            found = f"{file}: {getattr(error, 'strerror', None) or error}"
+            problems.append(Problem(str(path), locate(text, field), _dotted(field), found, expected))
+    if problems:
+        raise TopologyError(problems)
+    return topology
+
+
+def _needed_files(topology: Topology) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """Give field, file and what it has to be, of what a start reads; a broker's files were read with the topology."""
+    pem = {"cert_file": "a certificate (PEM)", "key_file": "a key (PEM)", "ca_file": "the certificate of a CA (PEM)"}
+    for number, partition in enumerate(topology.partitions):
+        for uri in partition.vmc.listen if partition.vmc is not None else ():
+            address = DeviceAddress.parse(uri)
+            for key, own in (("ca_file", address.ca), ("cert_file", address.cert), ("key_file", address.key)):
+                if own is not None:
+                    yield ("partition", number, "vmc", "listen"), str(own), pem[key]
+    for number, switch in enumerate(topology.switches):
+        if any(port.startswith(("tls:", "tls-listen:")) for port in switch.ports):
+            for key, expected in pem.items():
+                if (file := getattr(switch, key)) is not None:
+                    yield ("switch", number, key), file, expected
+    if topology.novalink is not None:
+        users = {"secrets": "a file of users (pvnet novalink passwd FILE USER)"}
+        for key, expected in {**users, **pem}.items():
+            if (file := getattr(topology.novalink, key)) is not None:
+                yield ("novalink", key), file, expected
 
 
 def parse_topology(text: str, file: str = "<topology>") -> Topology:
@@ -118,7 +164,7 @@ def resolve_topology(file: Path | None, *, lab: str | None = None, broker: str |
 
     :raises ConfigError: the file is wrong (:class:`TopologyError`), or the name or broker is.
     """
-    topology = load_topology(file) if file is not None else default_topology()
+    topology = check_topology(file) if file is not None else default_topology()
     if lab is not None:
         name = check_name(lab, "lab")
         try:

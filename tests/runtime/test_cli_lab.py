@@ -257,6 +257,14 @@ def test_check_lists_every_problem(cli: Cli, tmp_path: Path) -> None:
     assert (problems[1]["line"], problems[1]["field"]) == (2, "lab.nane")
 
 
+def test_check_and_up_name_a_file_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
+    topology = tmp_path / "lab.toml"
+    topology.write_text('[[partition]]\nname = "mp"\nmanagement = true\n[novalink]\nsecrets = "none.toml"\n')
+    said = f"{topology}:5: novalink.secrets: {tmp_path}/none.toml: No such file or directory; expected a file of users"
+    assert cli("check", str(topology), code=2).stderr.startswith(said)
+    assert cli("up", "-f", str(topology), code=2).stderr.startswith(f"pvnet: {said}")
+
+
 def test_schema_and_version_and_help(cli: Cli) -> None:
     assert json.loads(cli("schema").stdout)["title"] == "Topology"
     assert cli("--version").stdout.startswith("pvnet 0.")

@@ -12,7 +12,14 @@ from pvnet.core.errors import ConfigError
 from pvnet.net.link_address import parse_link
 from pvnet.runtime.toml_lines import locate
 from pvnet.runtime.topology import Topology, default_topology, json_schema
-from pvnet.runtime.topology_file import Problem, TopologyError, load_topology, parse_topology, resolve_topology
+from pvnet.runtime.topology_file import (
+    Problem,
+    TopologyError,
+    check_topology,
+    load_topology,
+    parse_topology,
+    resolve_topology,
+)
 from pvnet.runtime.topology_net import check_port
 from pvnet_services.broker_link import link_node
 
@@ -187,6 +194,35 @@ def test_files_are_relative_to_the_topology_and_checked(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("")
     broker = load_topology(path).broker
     assert (broker.ca_file, broker.password, broker.password_file) == (str(tmp_path / "ca.pem"), "one", None)
+
+
+def test_files_that_a_start_needs_are_named_when_they_are_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "t.toml"
+    path.write_text(
+        '[[partition]]\nname="mp"\nmanagement=true\n[partition.vmc]\nlisten=["tcp:h:1?ca=ca&cert=cert&key=key"]\n'
+        '[[switch]]\nname="a"\nca_file="not-used"\n[[switch]]\nname="b"\nports=["tls:h:1"]\nca_file="b.pem"\n'
+        '[novalink]\nsecrets="users.toml"\ncert_file="c.pem"\nkey_file="k\\u0000"\nca_file="."\n'
+    )
+    load_topology(path)
+    with pytest.raises(TopologyError) as caught:
+        check_topology(path)
+    no, of = "No such file or directory; expected", "(PEM)"
+    assert [str(problem).removeprefix(f"{path}:").replace(f"{tmp_path}", "D") for problem in caught.value.problems] == [
+        f"5: partition[0].vmc.listen: D/ca: {no} the certificate of a CA {of}",
+        f"5: partition[0].vmc.listen: D/cert: {no} a certificate {of}",
+        f"5: partition[0].vmc.listen: D/key: {no} a key {of}",
+        f"12: switch[1].ca_file: D/b.pem: {no} the certificate of a CA {of}",
+        f"14: novalink.secrets: D/users.toml: {no} a file of users (pvnet novalink passwd FILE USER)",
+        f"15: novalink.cert_file: D/c.pem: {no} a certificate {of}",
+        f"16: novalink.key_file: D/k\0: embedded null byte; expected a key {of}",
+        f"17: novalink.ca_file: D: Is a directory; expected the certificate of a CA {of}",
+    ]
+    with pytest.raises(TopologyError, match=r"t\.toml:5: partition\[0\].vmc.listen"):
+        resolve_topology(path)
+    for name in ("ca", "cert", "key", "b.pem", "users.toml", "c.pem", "k"):
+        (tmp_path / name).touch()
+    path.write_text(path.read_text().replace("\\u0000", "").replace('"."', '"ca"'))
+    assert check_topology(path) == load_topology(path)
 
 
 def test_backings_are_relative_to_the_topology(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -64,8 +65,6 @@ def _running_ca(lab: str | None) -> tuple[Path | None, str, bool]:
 
     Without a name it is not an error that no lab, or several, are running.
     """
-    import os
-
     from pvnet.runtime.endpoints import read_endpoints
     from pvnet.runtime.lab_dir import find_lab, running_labs
 
@@ -141,6 +140,7 @@ def dump(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Topology to write; else standard output."),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also over a file that is there.")] = False,
     user: Annotated[str | None, typer.Option("--user", metavar="NAME", help="Default: pvnet.")] = None,
     password_file: Annotated[
         Path | None, typer.Option("--password-file", metavar="FILE", help="Its first line; else it is asked for.")
@@ -175,6 +175,8 @@ def dump(
     from pvnet.novalink.dump_fetch import Access, fetch
     from pvnet.runtime.topology_novalink import DEFAULT_USER
 
+    if output is not None and not force and os.path.lexists(output):
+        raise _there(output)
     known = _running_service(url)
     secret = password_file or (Path(known["password_file"]) if known.get("password_file") and user is None else None)
     name = user or known.get("user") or DEFAULT_USER
@@ -190,8 +192,18 @@ def dump(
     if output is None:
         sys.stdout.write(text)
         return
-    output.write_text(text)
+    try:
+        with output.open("w" if force else "x") as file:
+            file.write(text)
+    except FileExistsError:
+        raise _there(output) from None
+    except OSError as error:
+        raise ConfigError(f"{output}: {error.strerror}; expected a file that can be written") from None
     say(f"{output}: system {found.name}, {len(found.partitions)} partitions; start it with: pvnet up -f {output}")
+
+
+def _there(output: Path) -> ConfigError:
+    return ConfigError(f"{output}: is there already, and was not changed; expected another name, or --force")
 
 
 def _password(user: str) -> str:

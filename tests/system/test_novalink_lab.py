@@ -151,6 +151,17 @@ def test_the_example_says_its_endpoints_in_one_object_and_comes_back_from_a_dump
         "novalink", "dump", endpoint["url"], "-o", str(dumped), "--port", "0", "--http-port", "0"
     )
     assert json.loads(cli("check", str(dumped), "--json"))["ok"]
+    written = dumped.read_text()
+    dumped.write_text("mine")
+    repeated = ("novalink", "dump", endpoint["url"], "-o", str(dumped), "--port", "0", "--http-port", "0")
+    assert f"{dumped}: is there already, and was not changed; expected another name, or --force" in cli(
+        *repeated, code=2
+    )
+    assert dumped.read_text() == "mine"
+    cli(*repeated, "--force")
+    assert dumped.read_text() == written
+    no_folder = str(cli.directory / "none" / "x")
+    assert "No such file" in cli("novalink", "dump", endpoint["url"], "-o", no_folder, code=2)
     assert "--password-file" in cli("novalink", "dump", endpoint["url"], "--user", "ann", code=2)
     lost = cli("novalink", "dump", endpoint["url"], "--password-file", str(password_file), "--user", "ann", code=1)
     assert "wrong user or password" in lost

@@ -41,6 +41,7 @@ ADAPTERS_MAX: Final = 32
 _LPAR_ID_MAX: Final = 65535
 _MEMORY_DEFAULT: Final = 16 << 20
 _NAME_MAX: Final = 32
+_MIB: Final = 1 << 20
 _TEXT_MAX: Final = 500
 _FIELDS: Final = {
     "memory": "memory_bytes",
@@ -63,6 +64,11 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
 
 def _invalid(field: str, text: str) -> Refusal:
     return Refusal(ManagementReply.INVALID, f"{field}: {text}", field=field)
+
+
+def _in_use(field: str, text: str) -> Refusal:
+    """A value that is as good as any, but somebody has it."""
+    return Refusal(ManagementReply.CONFLICT, f"{field}: {text}", field=field)
 
 
 # --- partitions ------------------------------------------------------------------------------------------------------
@@ -94,11 +100,11 @@ def create_partition(topology: Topology, command: CreatePartition) -> tuple[Topo
     label = command.label or command.name
     _check_label(label, [p.shown_label for p in topology.partitions], "partition")
     if command.name and command.name in _taken(topology):
-        raise _invalid("name", f"{command.name!r} is taken: expected another")
+        raise _in_use("name", f"{command.name!r} is taken: expected another")
     name = command.name or _made_name(label, _taken(topology))
-    numbers = {topology.lpar_id(p.name): p.name for p in topology.partitions}
+    numbers = {topology.lpar_id(p.name): p.both_names for p in topology.partitions}
     if command.lpar_id in numbers:
-        raise _invalid("lpar_id", f"{command.lpar_id} is {numbers[command.lpar_id]!r}: expected a free number")
+        raise _in_use("lpar_id", f"{command.lpar_id} is that of {numbers[command.lpar_id]}: expected a free number")
     free = next((n for n in range(1, _LPAR_ID_MAX + 1) if n not in numbers), 0)
     given: dict[str, Any] = {"name": name, "lpar_id": command.lpar_id or free, "autostart": False}
     if label != name:
@@ -116,9 +122,9 @@ def create_partition(topology: Topology, command: CreatePartition) -> tuple[Topo
     if command.HasField("processors"):
         given["processors"] = processors_config(command.processors, ProcessorsConfig())
     partition = _made(PartitionConfig, given, whole="memory_bytes")
-    owners = {topology.partition_uuid(p): p.name for p in topology.partitions}
+    owners = {topology.partition_uuid(p): p.both_names for p in topology.partitions}
     if (uuid := topology.partition_uuid(partition)) in owners:
-        raise _invalid("uuid", f"{uuid} is that of {owners[uuid]!r}: expected one of its own")
+        raise _in_use("uuid", f"{uuid} is that of {owners[uuid]}: expected one of its own")
     return _checked_memory(_with(topology, partitions=[*topology.partitions, partition]), name), name
 
 
@@ -143,8 +149,8 @@ def modify_partition(topology: Topology, command: ModifyPartition) -> Topology:
         if not update["min_memory"] <= update["memory"] <= update["max_memory"]:
             raise _invalid(
                 "memory_bytes",
-                f"{update['memory']}: expected {update['min_memory']} (min_memory_bytes) to "
-                f"{update['max_memory']} (max_memory_bytes); change those with it",
+                f"{_size(update['memory'])}: expected {_size(update['min_memory'])} (min_memory_bytes) to "
+                f"{_size(update['max_memory'])} (max_memory_bytes); change those with it",
             )
     if command.HasField("processors"):
         update["processors"] = processors_config(command.processors, old.processors)
@@ -227,13 +233,14 @@ def delete_switch(topology: Topology, name: str) -> Topology:
     :raises Refusal: somebody uses it.
     """
     switch = next(s for s in topology.switches if s.name == name)
+    shown = f"{switch.label} ({name})" if switch.label and switch.label != name else name
     if switch.ports:
-        raise Refusal(ManagementReply.CONFLICT, f"switch {name} has the port {switch.ports[0]}")
+        raise Refusal(ManagementReply.CONFLICT, f"switch {shown} has the port {switch.ports[0]}")
     for partition in topology.partitions:
         for number, venet in enumerate(partition.venet):
             if venet.switch == name:
                 slot = topology.venet_slot(partition, number)
-                text = f"switch {name} has the adapter of {partition.both_names} in slot {slot}"
+                text = f"switch {shown} has the adapter of {partition.both_names} in slot {slot}"
                 raise Refusal(ManagementReply.CONFLICT, text)
     return _with(topology, switches=[s for s in topology.switches if s is not switch])
 
@@ -256,9 +263,9 @@ def create_adapter(topology: Topology, command: CreateAdapter) -> tuple[Topology
     if not slot:
         slot = next(n for n in range(FIRST_SLOT, 1 << 20) if n not in used and venet_device(old.name, n) not in devices)
     elif slot in used:
-        raise _invalid("slot", f"{slot} is used: expected a free one of {old.both_names}, or 0")
+        raise _in_use("slot", f"{slot} is used: expected a free one of {old.both_names}, or 0")
     elif venet_device(old.name, slot) in devices:
-        raise _invalid("slot", f"{slot}: {old.both_names} has a device {venet_device(old.name, slot)!r} already")
+        raise _in_use("slot", f"{slot}: {old.both_names} has a device {venet_device(old.name, slot)!r} already")
     given: dict[str, Any] = {"slot": slot, "switch": _switch(topology, command.switch), "vlan": command.vlan or 1}
     macs = _macs(topology)
     given["mac"] = command.mac or _made_mac(topology, old, slot, macs)
@@ -322,7 +329,7 @@ def _with_venets(topology: Topology, partition: PartitionConfig, venets: list[Ve
     changed = partition.model_copy(update={"venet": venets})
     new = _replaced(topology, partition, changed)
     if len(venets) > len(partition.venet) and partition_message(new, changed, OFF)[1]:
-        text = f"{partition.name} has {len(partition.venet)} adapters, as many as one message can show"
+        text = f"{partition.both_names} has {len(partition.venet)} adapters, as many as one message can show"
         raise Refusal(ManagementReply.CONFLICT, text)
     return new
 
@@ -330,7 +337,7 @@ def _with_venets(topology: Topology, partition: PartitionConfig, venets: list[Ve
 def _venet(given: dict[str, Any], macs: dict[str, str]) -> VenetConfig:
     venet = _made(VenetConfig, given)
     if venet.mac in macs:
-        raise _invalid("mac", f"{venet.mac} is that of {macs[venet.mac]}: expected one of its own")
+        raise _in_use("mac", f"{venet.mac} is that of {macs[venet.mac]}: expected one of its own")
     return venet
 
 
@@ -348,7 +355,9 @@ def _switch(topology: Topology, wanted: str) -> str:
 def _macs(topology: Topology) -> dict[str, str]:
     """Every MAC address of a partition, and whose it is."""
     return {
-        topology.venet_mac(partition, number): f"{partition.name} in slot {topology.venet_slot(partition, number)}"
+        topology.venet_mac(
+            partition, number
+        ): f"{partition.both_names} in slot {topology.venet_slot(partition, number)}"
         for partition in topology.partitions
         for number in range(len(partition.venet))
     }
@@ -416,14 +425,18 @@ def _replaced(topology: Topology, old: PartitionConfig, new: PartitionConfig) ->
 def _checked_memory(topology: Topology, name: str) -> Topology:
     memory, needed = topology.partition(name).memory, memory_needed(topology, name)
     if memory < needed:
-        raise _invalid("memory_bytes", f"{memory}: expected at least {needed} for its queues and buffers")
+        raise _invalid("memory_bytes", f"{_size(memory)}: expected at least {_size(needed)} for its queues and buffers")
     return topology
+
+
+def _size(value: int) -> str:
+    return f"{value} bytes" if value % _MIB else f"{value // _MIB} MiB"
 
 
 def _memory(topology: Topology, field: str, value: int) -> int:
     region = topology.system.memory_region
     if not value or value % region:
-        raise _invalid(field, f"{value}: expected a multiple of {region} bytes (system.memory_region)")
+        raise _invalid(field, f"{_size(value)}: expected a multiple of {_size(region)} (system.memory_region)")
     return value
 
 
@@ -433,7 +446,7 @@ def _check_label(label: str, others: Iterable[str], what: str) -> None:
     except ValueError as error:
         raise _invalid("label", f"{label[:40]!r}: expected {error}") from None
     if label in others:
-        raise _invalid("label", f"{label!r} is the name of another {what}: expected one of its own")
+        raise _in_use("label", f"{label!r} is the name of another {what}: expected one of its own")
 
 
 def _taken(topology: Topology) -> set[str]:

@@ -92,7 +92,7 @@ def test_makes_changes_runs_and_deletes_a_partition(cli: Cli) -> None:
         (("create", "x", "--memory", "1Gi"), 2, "--memory '1Gi': expected a size such as"),
         (("create", "x", "--memory", "9" * 30), 2, "expected a size such as"),
         (("create", "x", "--memory", "3145729"), 2, "a multiple of 4096"),
-        (("create", "x", "--id", "1"), 1, "lpar_id: 1 is 'mp'"),
+        (("create", "x", "--id", "1"), 1, "lpar_id: 1 is that of mp"),
         (("create", "x", "--id", "65536"), 2, "65535"),
         (("set", "lpar1"), 2, "nothing to change: expected --label"),
         (("set", "lpar1", "--memory", "1GiB"), 1, "change those with it"),

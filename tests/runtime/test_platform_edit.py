@@ -74,19 +74,24 @@ def test_large_regions_need_more_than_the_usual_memory() -> None:
         ({"label": "x" * 32}, "label", "1 to 31 printable"),
         ({"label": " x"}, "label", "no space at either end"),
         ({"label": "a\nb"}, "label", "printable"),
-        ({"label": "lpar1"}, "label", "'lpar1' is the name of another partition"),
-        ({"name": "mp", "label": "x"}, "name", "'mp' is taken"),
-        ({"name": "supervisor", "label": "x"}, "name", "taken"),
-        ({"name": "state", "label": "x"}, "name", "taken"),
         ({"name": "NO", "label": "x"}, "name", "expected 1 to 32 of a-z"),
-        ({"label": "x", "lpar_id": 2}, "lpar_id", "2 is 'lpar1'"),
         ({"label": "x", "lpar_id": 65536}, "lpar_id", "65536: expected less than or equal to 65535"),
         ({"label": "x", "uuid": "zz"}, "uuid", "'zz': expected a UUID"),
-        ({"label": "x", "memory_bytes": 5}, "memory_bytes", "multiple of 1048576"),
+        ({"label": "x", "memory_bytes": 5}, "memory_bytes", "5 bytes: expected a multiple of 1 MiB"),
         ({"label": "x", "memory_bytes": MIB}, "memory_bytes", "expected 1028KiB to 64GiB"),
         ({"label": "x", "memory_bytes": 1 << 63}, "memory_bytes", "expected 1028KiB to 64GiB"),
         ({"label": "x", "type": "vax"}, "type", "'vax': expected 'aix-linux' or 'os400'"),
         ({"label": "x", "processors": Processors(units=1)}, "processors.units", "expected greater"),
+        (
+            {"label": "x", "processors": Processors(units=101)},
+            "processors.units",
+            r"1\.01: expected 0\.05 to 1: 0\.05 to 1",
+        ),
+        (
+            {"label": "x", "processors": Processors(units=14, virtual=3)},
+            "processors.units",
+            r"0\.14: expected 0\.15 to 3",
+        ),
         ({"label": "x", "processors": Processors(units=50, max_units=20)}, "processors", "min_units <= units"),
         ({"label": "x", "processors": Processors(dedicated=True, units=50)}, "processors", "whole processors"),
         ({"label": "x", "memory_bytes": 2 * MIB, "min_memory_bytes": 4 * MIB}, "memory_bytes", "min_memory <= memory"),
@@ -98,12 +103,50 @@ def test_what_no_partition_can_be_is_refused_by_field(given: dict[str, Any], fie
     assert (caught.value.status, caught.value.field) == (ManagementReply.INVALID, field)
 
 
-def test_a_uuid_is_one_partitions() -> None:
-    topology = default_topology()
-    uuid = topology.partition_uuid(topology.partition("lpar2"))
-    with pytest.raises(Refusal, match="'lpar2'") as caught:
-        edit.create_partition(topology, CreatePartition(label="x", uuid=uuid.upper()))
-    assert caught.value.field == "uuid"
+@pytest.mark.parametrize(
+    ("given", "field", "text"),
+    [
+        ({"label": "Web"}, "label", "'Web' is the name of another partition"),
+        ({"name": "mp", "label": "x"}, "name", "'mp' is taken"),
+        ({"name": "supervisor", "label": "x"}, "name", "taken"),
+        ({"name": "state", "label": "x"}, "name", "taken"),
+        ({"label": "x", "lpar_id": 4}, "lpar_id", r"4 is that of Web \(web\): expected a free number"),
+        ({"label": "x", "uuid": "C0FFEE00-0000-4000-8000-0000000000AA"}, "uuid", r"is that of Web \(web\)"),
+    ],
+)
+def test_what_another_partition_has_is_a_conflict(given: dict[str, Any], field: str, text: str) -> None:
+    web = {"label": "Web", "uuid": "c0ffee00-0000-4000-8000-0000000000aa"}
+    topology, _ = made(default_topology(), **web)
+    with pytest.raises(Refusal, match=text) as caught:
+        edit.create_partition(topology, CreatePartition(**given))
+    assert (caught.value.status, caught.value.field) == (ManagementReply.CONFLICT, field)
+    with pytest.raises(Refusal, match="'Web' is the name of another") as caught:
+        edit.modify_partition(topology, ModifyPartition(name="lpar1", label="Web"))
+    assert (caught.value.status, caught.value.field) == (ManagementReply.CONFLICT, "label")
+
+
+def test_what_another_adapter_has_is_a_conflict() -> None:
+    topology = edit.modify_partition(default_topology(), ModifyPartition(name="lpar2", label="Two"))
+    address = "02:00:00:00:03:01"
+    for command, field, text in (
+        (CreateAdapter(partition="lpar1", slot=2), "slot", "2 is used"),
+        (CreateAdapter(partition="lpar1", mac=address), "mac", r"is that of Two \(lpar2\) in slot 2"),
+        (ModifyAdapter(partition="lpar1", slot=2, mac=address), "mac", r"is that of Two \(lpar2\) in slot 2"),
+    ):
+        change = edit.create_adapter if isinstance(command, CreateAdapter) else edit.modify_adapter
+        with pytest.raises(Refusal, match=text) as caught:
+            change(topology, command)  # type: ignore[operator]
+        assert (caught.value.status, caught.value.field) == (ManagementReply.CONFLICT, field)
+    with pytest.raises(Refusal, match="'net0' is the name of another switch") as caught:
+        edit.create_switch(topology, "net0")
+    assert caught.value.status == ManagementReply.CONFLICT
+
+
+def test_dedicated_processors_have_no_units_of_virtual_ones() -> None:
+    new, one = made(default_topology(), label="x", processors=Processors(dedicated=True, units=300, weight=1))
+    assert (one.processors.dedicated, one.processors.units) == (True, 3)
+    more = ModifyPartition(name="x", processors=Processors(units=300, virtual=3, weight=1))
+    assert edit.modify_partition(new, more).partition("x").processors.virtual == 3
 
 
 def test_there_is_an_end_to_partitions() -> None:
@@ -123,7 +166,7 @@ def test_numbers_do_not_shift_when_a_neighbour_goes() -> None:
 
 def test_what_was_shown_stays_when_only_the_desired_memory_changes() -> None:
     topology = default_topology()
-    with pytest.raises(Refusal, match=r"expected 16777216 .* to 16777216") as caught:
+    with pytest.raises(Refusal, match=r"32 MiB: expected 16 MiB .* to 16 MiB") as caught:
         edit.modify_partition(topology, ModifyPartition(name="lpar1", memory_bytes=32 * MIB))
     assert caught.value.field == "memory_bytes"
     new = edit.modify_partition(
@@ -181,13 +224,11 @@ def test_adapters_keep_slots_addresses_and_devices_when_a_neighbour_goes() -> No
 @pytest.mark.parametrize(
     ("given", "field", "text"),
     [
-        ({"slot": 2}, "slot", "2 is used"),
         ({"slot": 1}, "slot", "1: expected greater than or equal to 2"),
         ({"slot": 70000}, "slot", "expected less than or equal to 65535"),
         ({"vlan": 4095}, "vlan", "4095: expected less than or equal to 4094"),
         ({"switch": "nope"}, "switch", "'nope': expected one of net0"),
         ({"mac": "01:00:00:00:00:01"}, "mac", "expected a unicast MAC"),
-        ({"mac": "02:00:00:00:03:01"}, "mac", "is that of lpar2 in slot 2"),
     ],
 )
 def test_what_no_adapter_can_be_is_refused_by_field(given: dict[str, Any], field: str, text: str) -> None:
@@ -213,7 +254,7 @@ def test_an_adapter_is_changed_where_the_command_says() -> None:
     with pytest.raises(Refusal, match="no adapter of lpar1 in slot 9; there are: 2") as caught:
         edit.modify_adapter(topology, ModifyAdapter(partition="lpar1", slot=9))
     assert caught.value.status == ManagementReply.NOT_FOUND
-    with pytest.raises(Refusal, match="switch other-net has the adapter of lpar1 in slot 2"):
+    with pytest.raises(Refusal, match=r"switch Other Net \(other-net\) has the adapter of lpar1 in slot 2"):
         edit.delete_switch(new, name)
     assert edit.delete_switch(topology, name).switches == default_topology().switches
 

@@ -28,6 +28,7 @@ from pvnet.novalink.request_body import (
 )
 from pvnet.novalink.view import View
 from pvnet.pb.v1.management_pb2 import CreatePartition, ModifyPartition, Partition, Processors
+from pvnet.runtime.topology_system import UNITS_LEAST, units_expected
 
 _MIB: Final = 1 << 20
 _M: Final = "PartitionMemoryConfiguration"
@@ -122,6 +123,9 @@ def _processors(fields: Fields, now: Processors | None) -> Processors | None:
         raise bad_request("Missing field", f"{_SHARED}/DesiredVirtualProcessors: nothing, expected a number")
     _sharing(wanted, values[f"{_P}/SharingMode"], dedicated)
     _ordered(wanted, place)
+    if not dedicated and not UNITS_LEAST * wanted.virtual <= wanted.units <= 100 * wanted.virtual:
+        name = f"{_SHARED}/DesiredProcessingUnits"
+        raise invalid(name, f"{wanted.units / 100:g}", units_expected(wanted.virtual))
     return wanted
 
 

@@ -34,7 +34,7 @@ from pvnet.runtime.platform_view import (
 from pvnet.runtime.topology import BROKER, HYPERVISOR, SUPERVISOR, PartitionConfig, Topology
 from pvnet.runtime.topology_net import SwitchConfig, VenetConfig
 from pvnet.runtime.topology_net_check import LINK_PREFIX
-from pvnet.runtime.topology_system import ProcessorsConfig, check_label, made_uuid
+from pvnet.runtime.topology_system import UNITS_LEAST, ProcessorsConfig, check_label, made_uuid, units_expected
 
 ADAPTERS_MAX: Final = 32
 """Adapters of a partition that commands make."""
@@ -194,6 +194,9 @@ def processors_config(message: Processors, old: ProcessorsConfig) -> ProcessorsC
 
     :raises Refusal: it cannot be.
     """
+    units, virtual = message.units or round(old.units * 100), message.virtual or old.virtual
+    if not message.dedicated and units >= UNITS_LEAST and not UNITS_LEAST * virtual <= units <= 100 * virtual:
+        raise _invalid("processors.units", f"{units / 100:g}: expected {units_expected(virtual)}")
     given: dict[str, Any] = {
         "dedicated": message.dedicated,
         "units": message.units / 100 or old.units,

@@ -25,6 +25,8 @@ MEMORY_DEFAULT: Final = 64 << 30
 MEMORY_MAX: Final = 1 << 46
 PROCESSORS_DEFAULT: Final = 16.0
 PROCESSORS_MAX: Final = 4096
+UNITS_LEAST: Final = 5
+"""Least processing units of a virtual processor, in hundredths; at most it has 100."""
 _MIB: Final = 1 << 20
 
 
@@ -49,6 +51,13 @@ def check_label(value: str) -> str:
     if not 1 <= len(value) <= LABEL_MAX or not value.isprintable() or value != value.strip():
         raise ValueError(f"1 to {LABEL_MAX} printable characters, no space at either end")
     return value
+
+
+def units_expected(virtual: int) -> str:
+    """Return which processing units so many virtual processors of the shared pool can have, as a text."""
+    return (
+        f"{UNITS_LEAST * virtual / 100:g} to {virtual}: {UNITS_LEAST / 100:g} to 1 for each of its virtual processors"
+    )
 
 
 def _letters(value: str) -> str:
@@ -136,4 +145,6 @@ class ProcessorsConfig(Strict):
         whole = [n for n in (self.min_units, self.units, self.max_units) if n is not None]
         if self.dedicated and any(n != int(n) or n < 1 for n in whole):
             raise ValueError("whole processors, because dedicated = true")
+        if not self.dedicated and not UNITS_LEAST * self.virtual <= round(self.units * 100) <= 100 * self.virtual:
+            raise ValueError(f"units = {units_expected(self.virtual)} (virtual = {self.virtual})")
         return self

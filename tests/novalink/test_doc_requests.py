@@ -265,12 +265,26 @@ def test_modify_partition(texts: dict[str, str], command: dict[str, object]) -> 
 
 
 def test_modify_processors() -> None:
-    made, _ = _modify(_changed(**{f"{SHARED}/DesiredProcessingUnits": "1.5", f"{P}/SharingMode": "capped"}))
+    units, virtual = f"{SHARED}/DesiredProcessingUnits", f"{SHARED}/DesiredVirtualProcessors"
+    made, _ = _modify(_changed(**{units: "1.5", virtual: "2", f"{P}/SharingMode": "capped"}))
     assert made is not None
     assert made.processors == Processors(
-        units=150, min_units=10, max_units=200, virtual=1, min_virtual=1, max_virtual=4, weight=128
+        units=150, min_units=10, max_units=200, virtual=2, min_virtual=1, max_virtual=4, weight=128
     )
     assert not made.HasField("memory_bytes")
+
+
+@pytest.mark.parametrize(("units", "virtual", "expected"), [("1.5", "1", "0.05 to 1"), ("0.1", "3", "0.15 to 3")])
+def test_units_that_virtual_processors_cannot_have(units: str, virtual: str, expected: str) -> None:
+    fields = {f"{SHARED}/DesiredProcessingUnits": units, f"{SHARED}/DesiredVirtualProcessors": virtual}
+    with pytest.raises(
+        RequestError, match=f"{SHARED}/DesiredProcessingUnits: '{units}', expected {expected}: "
+    ) as caught:
+        _modify(_changed(**fields))
+    assert caught.value.status == 400
+    both = (rig.field(path, text) for path, text in fields.items())
+    with pytest.raises(RequestError, match=f"DesiredProcessingUnits: '{units}', expected {expected}: "):
+        create_partition(rig.document("LogicalPartition", *NEW, *both), rig.view())
 
 
 def test_from_shared_to_dedicated_processors() -> None:

@@ -93,7 +93,8 @@ def topologies(draw: st.DrawFn) -> Topology:
     for number, label in enumerate(draw(st.lists(LABELS, min_size=1, max_size=4, unique=True))):
         low, memory, high = sorted(draw(st.lists(st.integers(2, 512), min_size=3, max_size=3)))
         shares = sorted(draw(st.lists(st.integers(5, 400), min_size=3, max_size=3)))
-        virtual = sorted(draw(st.lists(st.integers(1, 64), min_size=3, max_size=3)))
+        desired = draw(st.integers(-(-shares[1] // 100), min(64, shares[1] // 5)))
+        virtual = [draw(st.integers(1, desired)), desired, draw(st.integers(desired, 64))]
         dedicated = draw(st.booleans())
         units = [1 + share // 100 if dedicated else share / 100 for share in shares]
         shared = {"virtual": virtual[1], "min_virtual": virtual[0], "max_virtual": virtual[2]} if not dedicated else {}

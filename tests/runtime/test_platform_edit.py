@@ -92,6 +92,7 @@ def test_large_regions_need_more_than_the_usual_memory() -> None:
             "processors.units",
             r"0\.14: expected 0\.15 to 3",
         ),
+        ({"label": "x", "processors": Processors(virtual=3)}, "processors.units", r"0\.1: expected 0\.15 to 3"),
         ({"label": "x", "processors": Processors(units=50, max_units=20)}, "processors", "min_units <= units"),
         ({"label": "x", "processors": Processors(dedicated=True, units=50)}, "processors", "whole processors"),
         ({"label": "x", "memory_bytes": 2 * MIB, "min_memory_bytes": 4 * MIB}, "memory_bytes", "min_memory <= memory"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import ssl
 import subprocess
 import urllib.error
@@ -16,10 +17,11 @@ from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 import pytest
-from interop.novalink.client import environment_of
+from interop.novalink.client import REPOSITORY, environment_of
 from interop.novalink.lab import EAST, SYSTEM, Lab, lab_up
 
 pytestmark = pytest.mark.slow
+DOCUMENT = REPOSITORY / "docs" / "novalink.md"
 WEB = "http://www.ibm.com/xmlns/systems/power/firmware/web/mc/2012_10/"
 LOGON = """<LogonRequest schemaVersion="V1_0" xmlns="{web}" xmlns:mc="{web}"><UserID>{user}</UserID>\
 <Password>{password}</Password></LogonRequest>"""
@@ -43,15 +45,13 @@ class Inventory:
 
 
 @pytest.fixture
-def inventory(ansible: None, tmp_path: Path) -> Callable[..., Inventory]:
-    """List a lab; what is given are options of the plugin."""
+def listed(ansible: None, tmp_path: Path) -> Callable[..., Inventory]:
+    """List by an inventory file; what is given beside its text is for the environment."""
 
-    def listed(lab: Lab, **options: object) -> Inventory:
+    def listed(text: str, **environment: str) -> Inventory:
         client = environment_of("ansible")
         source = tmp_path / "lab.power_hmc.yml"
-        user = {"hmc": host_of(lab), "user": lab.endpoint["user"], "password": lab.password}
-        # JSON is YAML, too.
-        source.write_text(json.dumps({"plugin": "ibm.power_hmc.powervm_inventory", "hmc_hosts": [user], **options}))
+        source.write_text(text)
         done = subprocess.run(
             [str(client / "bin" / "ansible-inventory"), "-i", str(source), "--list"],
             env={
@@ -59,8 +59,8 @@ def inventory(ansible: None, tmp_path: Path) -> Callable[..., Inventory]:
                 "LANG": "C.UTF-8",
                 "PATH": f"{client / 'bin'}:{os.environ['PATH']}",
                 "ANSIBLE_COLLECTIONS_PATH": str(client / "collections"),
-                "ANSIBLE_INVENTORY_ENABLED": "ibm.power_hmc.powervm_inventory",
                 "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true",
+                **environment,
             },
             capture_output=True,
             text=True,
@@ -73,6 +73,19 @@ def inventory(ansible: None, tmp_path: Path) -> Callable[..., Inventory]:
         return Inventory({name: sorted(group["hosts"]) for name, group in said.items() if "hosts" in group}, variables)
 
     return listed
+
+
+@pytest.fixture
+def inventory(listed: Callable[..., Inventory]) -> Callable[..., Inventory]:
+    """List a lab; what is given are options of the plugin."""
+
+    def inventory(lab: Lab, **options: object) -> Inventory:
+        user = {"hmc": host_of(lab), "user": lab.endpoint["user"], "password": lab.password}
+        # JSON is YAML, too.
+        text = json.dumps({"plugin": "ibm.power_hmc.powervm_inventory", "hmc_hosts": [user], **options})
+        return listed(text, ANSIBLE_INVENTORY_ENABLED="ibm.power_hmc.powervm_inventory")
+
+    return inventory
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +153,21 @@ def test_the_plugin_has_the_system_for_a_host(inventory: Callable[..., Inventory
         "ungrouped": ["west"],
     }
     assert listed.variables["Kiruna 9"]["firmware"].startswith("pvnet ")
+
+
+def test_the_inventory_file_of_the_document(listed: Callable[..., Inventory], shared_lab: Lab) -> None:
+    (text,) = re.findall(r"^```yaml ansible\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    assert text.count("localhost:12443") == 1
+    found = listed(
+        text.replace("localhost:12443", host_of(shared_lab)),
+        NOVALINK_PASSWORD_FILE=shared_lab.endpoint["password_file"],
+    )
+    assert found.groups == {
+        "Kiruna 9": ["west"],
+        "state_running": ["west"],
+        "unknowns": ["East End", "Management"],
+    }
+    assert found.variables["west"]["ansible_host"] == "10.99.0.8"
 
 
 class Plugin:

@@ -49,6 +49,8 @@ class Platform:
         self.lose: list[str | dict[str, object]] = []
         """What is lost, for one change after the other: "asked", "answer", "" (nothing); fields: "web" gets them."""
         self.asked = asyncio.Event()
+        self.refusals: list[ManagementReply] = []
+        """Instead of the next changes."""
         self.heard = asyncio.Event()
         """Clear: the mirror hears of nothing."""
         self.heard.set()
@@ -86,7 +88,7 @@ class Platform:
             self.put("web", **lose)
         if lose and lose != "answer":
             raise NoPlatformError("The platform did not answer: mp has died")
-        reply = await self.do(command)
+        reply = self.refusals.pop(0) if changes and self.refusals else await self.do(command)
         if lose == "answer":
             raise NoPlatformError("The platform did not answer: read: EBADFD")
         if not reply.revision:
@@ -113,6 +115,20 @@ class Platform:
                 restart = command.power_off.restart
                 state = Partition.RUNNING if restart else Partition.OFF
                 return await self._power(command.power_off.name, state, restart=restart)
+            case "create_partition":
+                asked = command.create_partition
+                made = Partition(name="new", lpar_id=7, uuid="aaaaaaaa-0000-4000-8000-000000000007", type=asked.type)
+                made.label, made.memory_bytes = asked.label, asked.memory_bytes
+                made.processors.CopyFrom(self.ledger.partitions["web"].processors)
+                self.ledger.put_partition(made)
+                self.news.set()
+                return ManagementReply(partitions=[made])
+            case "delete_adapter":
+                changed = deepcopy(self.ledger.partitions[command.delete_adapter.partition])
+                del changed.adapters[:]
+                self.ledger.put_partition(changed)
+                self.news.set()
+                return ManagementReply()
             case "modify_partition":
                 return self._modify(command)
             case "delete_partition":

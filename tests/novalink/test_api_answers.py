@@ -233,7 +233,8 @@ async def test_a_client_that_hangs_up_leaves_the_job_running():
         assert service.platform.ledger.partitions["web"].state == Partition.RUNNING
 
 
-async def test_without_a_session_changes_say_503():
+async def test_without_a_session_changes_say_503(monkeypatch):
+    monkeypatch.setattr("pvnet.novalink.api_change.RECOVERY_S", 0.05)
     async with Service() as service:
         service.platform.lost = True
         gone = await service.ask("DELETE", WEB)

@@ -52,6 +52,7 @@ def up(
 
     Prints which broker was chosen and why, and where programs outside find the lab.
     """
+    import pvnet.runtime.plain_structlog  # noqa: F401 - before the others load structlog
     from pvnet.runtime.topology_file import resolve_topology
 
     topology = resolve_topology(file, lab=lab, broker=broker)

@@ -15,8 +15,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from pvnet.core.errors import UnreachableError
+
+_LEAN: Final = {"OPENBLAS_NUM_THREADS": "1", "PYDANTIC_DISABLE_PLUGINS": "__all__"}
+"""Environment of our own modules where it says nothing else: numpy here does no linear algebra, for which it would
+start threads; and what may extend pydantic in a user's program has no place in a lab's, and is looked for at length."""
 
 
 def start_time(pid: int) -> int | None:
@@ -150,7 +155,7 @@ def spawn(
                 stdin=gate.file,
                 stdout=output,
                 stderr=output,
-                env=None if environment is None else dict(environment),
+                env={**(_LEAN if module else {}), **(os.environ if environment is None else environment)},
                 start_new_session=True,
                 pass_fds=() if stdin is not None else (gate.waits,),
             )

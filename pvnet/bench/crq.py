@@ -161,7 +161,7 @@ async def bench_crq(*, quick: bool, broker: str, cases: Collection[str], tell: C
         return []
     placement = Placement.together()
     topology = hcall_topology(broker, unix=True)
-    rounds, count, warm_up = (3, 1500, 500) if quick else (9, 5000, 1000)
+    rounds, count, warm_up = (3, 800, 300) if quick else (9, 5000, 1000)
     with pinned(placement.cpus):  # before anything is started, so that all of it stays there
         async with Lab(topology) as lab, AsyncExitStack() as stack:
             assert lab.processes is not None

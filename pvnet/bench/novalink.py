@@ -45,7 +45,7 @@ class _Case:
 
 
 def _cases(*, quick: bool) -> dict[str, _Case]:
-    rounds, one, many = (3, 60, 200) if quick else (7, 200, 1000)
+    rounds, one, many = (3, 40, 120) if quick else (7, 200, 1000)
     return {
         "get-rtt": _Case(False, 1, rounds, one),
         "get-concurrent": _Case(False, IN_FLIGHT, rounds, many),

@@ -26,7 +26,7 @@ _ROUTER_HEADER: Final = 32
 
 async def bench_vmc(*, quick: bool, broker: str, cases: Collection[str], tell: Callable[[str], None]) -> list[Result]:
     """Measure the cases; returns round trip times and rates."""
-    rounds, count = (3, 150) if quick else (7, 400)
+    rounds, count = (3, 90) if quick else (7, 400)
     topology = default_topology(f"bench-{os.getpid()}-{secrets.token_hex(2)}")
     # Over the broker: the ideal that it is compared with is eight messages through one.
     over_broker = topology.lab.model_copy(update={"unix": False})

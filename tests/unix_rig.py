@@ -78,6 +78,7 @@ def run_unix(scenario: Callable[[Rig], Awaitable[None]], *, seconds: float = 60.
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.get_loop().run_until_complete(asyncio.sleep(0))
+        gc.collect()  # what an earlier test has left must not go meanwhile
         before = open_fds()
         runner.run(main())
         gc.collect()  # a mapping has a descriptor for as long as it lives

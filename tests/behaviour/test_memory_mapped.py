@@ -59,6 +59,24 @@ async def test_a_session_moves_no_bytes_in_messages(lab: InProcessLab) -> None:
 
 
 @behaviour(worlds=UNIX)
+async def test_who_records_gets_the_lists_of_tces(lab: InProcessLab) -> None:
+    """They are what makes a recording of a partition one that can be played."""
+    await mapped(lab, "mp")
+    mp = lab.partition()
+    lists: list[bytes] = []
+
+    def see(_direction: str, envelope: Envelope) -> None:
+        if envelope.hcall.opcode == Op.H_PUT_TCE_INDIRECT:
+            lists.append(envelope.hcall.memory)
+
+    mp.endpoint.taps.listeners.append(see)
+    assert mp.adapter is not None
+    await mp.adapter.map()
+    assert lists
+    assert all(len(each) % 8 == 0 and each.strip(b"\0") for each in lists)
+
+
+@behaviour(worlds=UNIX)
 async def test_a_copy_longer_than_a_message_needs_no_chunks(lab: InProcessLab) -> None:
     await mapped(lab, "mp")
     carried = Carried(lab)

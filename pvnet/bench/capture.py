@@ -109,8 +109,10 @@ def _files(cases: Collection[str], tell: Callable[[str], None], *, rounds: int, 
             notes = {"records": count, "record_bytes": len(samples[-1])}
             result = Result("capture", verb, "per_s", "1/s", shown[OURS], others, lost, notes)
             results.append(result)
-            figures = "; ".join(f"{name} {each.median:.0f}/s (we: {result.ratios[name]:.1f} x)" for name, each in others.items())  # fmt: skip  # noqa: E501
-            tell(f"capture/{verb}: {shown[OURS].median:.0f} records/s, {lost} lost" + (f"; {figures}" if figures else ""))  # fmt: skip  # noqa: E501
+            line = f"capture/{verb}: {shown[OURS].median:.0f} records/s, {lost} lost"
+            for name, each in others.items():
+                line += f"; {name} {each.median:.0f}/s (we: {result.ratios[name]:.1f} x)"
+            tell(line)
     return results
 
 
@@ -350,7 +352,8 @@ async def _ring_overhead(tell: Callable[[str], None], *, quick: bool) -> Result:
         "messages_per_round": plan.count,
         "facts": {RECORDED: ours.facts, UNRECORDED: plain.facts},
     }
-    result = Result("capture", "ring-overhead", "per_s", "1/s", ours.per_s, {UNRECORDED: plain.per_s}, plain.wrong, notes)  # fmt: skip  # noqa: E501
+    others = {UNRECORDED: plain.per_s}
+    result = Result("capture", "ring-overhead", "per_s", "1/s", ours.per_s, others, plain.wrong, notes)
     tell(
         f"capture/ring-overhead ({placement}): {ours.per_s.median / 1e6:.2f} M/s recorded, "
         f"{plain.per_s.median / 1e6:.2f} M/s not: {result.ratios[UNRECORDED]:.2f} x"

@@ -18,7 +18,7 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, Literal, Self, TypeVar, assert_never
+from typing import Any, Literal, Self, TypeVar, assert_never
 
 import structlog
 
@@ -38,6 +38,7 @@ from pvnet.pb.v1.envelope_pb2 import Envelope
 from pvnet.pb.v1.lifecycle_pb2 import Lifecycle
 from pvnet.runtime.clock import Clock, system_clock
 from pvnet.runtime.log import LEVELS
+from pvnet.runtime.path_log import PathLog
 from pvnet.runtime.taps import Taps
 from pvnet.transport.base import Port
 from pvnet.transport.envelope import REPLY_BODIES, SCHEMA_VERSION
@@ -62,7 +63,6 @@ ShareHandler = Callable[[str, str, bytes, list[int]], None]
 """Takes source, label, body and file descriptors, which it must close."""
 Way = Literal["direct", "broker"]
 READY = int(Lifecycle.READY)
-_SAY_BROKEN_S: Final = 0.25
 
 
 class _Pending:
@@ -108,7 +108,7 @@ class Endpoint:
         self._port = port
         self._handlers: dict[str, Handler] = {}
         self._share_handlers: dict[str, ShareHandler] = {}
-        self._broken_paths: dict[str, asyncio.TimerHandle | None] = {}  # peer -> when to say so; None: said
+        self._path_log = PathLog(self.counters, self.log, self.link.is_present)
         self._pending: dict[int, _Pending] = {}
         self._correlation = 0
         self._phase: Lifecycle.Phase = Lifecycle.BIRTH
@@ -148,9 +148,9 @@ class Endpoint:
             task.cancel()
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        for timer in (self._timer, *self._broken_paths.values()):
-            if timer is not None:
-                timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._path_log.close()
         for number in list(self._pending):
             self._finish(number, UnreachableError(f"{self.name} is shutting down"))
         for _, _, waiter in self._waiters:
@@ -435,35 +435,13 @@ class Endpoint:
         self._outputs(self.link.path_changed(node, incarnation, is_direct=is_direct, now=self._loop.time()))
         if self._closed:
             return
-        if not is_direct and reason:
-            self._path_broke(node, reason)
-        elif is_direct and node in self._broken_paths:
-            if (timer := self._broken_paths.pop(node)) is not None:
-                timer.cancel()
-                self.log.warning("direct_path_lost", peer=node)
-            self.log.info("direct_path_back", peer=node)
+        self._path_log.changed(node, is_direct=is_direct, reason=reason)
         for callback in self.on_path:
             try:
                 callback(node, is_direct)
             except Exception as error:  # one bad listener must not cost the others their messages
                 self.counters["handler_failed"] += 1
                 self.log.error("listener_failed", event_of="path", exc_info=error)
-
-    def _path_broke(self, node: str, reason: str) -> None:
-        """Say so, unless it turns out at once that the peer has died, which is told in other words."""
-
-        def say() -> None:
-            if self.link.is_present(node):
-                self._broken_paths[node] = None
-                self.log.warning("direct_path_lost", peer=node, reason=reason)
-            else:
-                del self._broken_paths[node]
-
-        self.counters["direct_path_lost"] += 1
-        timer = self._broken_paths.get(node)
-        if timer is not None:
-            timer.cancel()
-        self._broken_paths[node] = self._loop.call_later(_SAY_BROKEN_S, say)
 
     def share_received(self, source: str, label: str, body: bytes, fds: list[int]) -> None:
         """Hand a share to who takes its label, or close the descriptors."""
